@@ -1,0 +1,1 @@
+"""What people and CI call: no product code."""

@@ -1,0 +1,200 @@
+"""What developers and CI run: `nox -l` lists it. `ci/nox` first installs what a session needs.
+
+Python packages come from uv.lock, Rust crates from shim/Cargo.lock, system packages from ci/packages/.
+A session that lacks something says what, and changes nothing on the machine to get it.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.tags = ["check"]
+# uv makes an environment equal to the lock file whatever it held before.
+nox.options.reuse_venv = "yes"
+
+ROOT = Path(__file__).resolve().parent
+PACKAGES = ROOT / "ci" / "packages"
+SHIM = ROOT / "shim"
+# Unit tests are everything but these: they need root and change the machine they run on.
+NEED_ROOT = ("tests/shim", "tests/integration")
+DEFAULT_PROFILES = ("local", "debian12-selinux")
+PYTHON_TREES = ("locald", "vms", "conformance", "tests", "ci", "bench")
+CONNECT_LIMIT_S = 30
+
+
+@nox.session(tags=["check"])
+def check(session: nox.Session) -> None:
+    """Judge every source file and run the fast tests: no root, no guest, under a minute when warm."""
+    require_programs(session, "base", "check")
+    install_groups(session, "check", "test")
+    python = [
+        name for name in ("locald", "vms", "conformance", "tests", "ci", "bench") if (ROOT / name).is_dir()
+    ]
+    session.run("ruff", "check", "--quiet", ".")
+    session.run("ruff", "format", "--quiet", "--check", ".")
+    session.run("mypy", "--strict", "noxfile.py", "hatch_build.py", *python)
+    session.run("shellcheck", *find_shell_scripts(), external=True)
+    cargo(session, "fmt", "--check")
+    cargo(session, "clippy", "--locked", "--quiet", "--all-targets", "--", "-D", "warnings")
+    session.run("python", "ci/dependencies.py")
+    cargo(session, "test", "--locked", "--quiet")
+    pytest(session, "tests", *(f"--ignore={path}" for path in NEED_ROOT), *session.posargs)
+
+
+@nox.session(default=False)
+def tests(session: nox.Session) -> None:
+    """Run all tests of this tree, the installed setuid shim among them. Needs root; adds two test users."""
+    require_root(session)
+    require_programs(session, "base", "tests")
+    install_groups(session, "test", "check")
+    cargo(session, "test", "--locked", "--quiet")
+    if session.posargs:
+        pytest(session, *session.posargs)
+        return
+    # One process for each: the shim's tests live in a mount namespace of their own.
+    failed = []
+    for name, paths in (
+        ("unit", ["tests", *(f"--ignore={path}" for path in NEED_ROOT)]),
+        *((Path(path).name, [path]) for path in NEED_ROOT if (ROOT / path).is_dir()),
+    ):
+        try:
+            pytest(session, *paths)
+        except nox.command.CommandFailed:
+            failed.append(name)
+    if failed:
+        session.error(f"red: {', '.join(failed)}")
+
+
+@nox.session(default=False, tags=["vm"])
+@nox.parametrize("profile", [nox.param(name, id=name) for name in DEFAULT_PROFILES])
+def conformance(session: nox.Session, profile: str) -> None:
+    """Run every clause on one host profile; its guest boots once for the whole run."""
+    require_root(session)
+    require_programs(session, "base", "tests", "conformance")
+    install_groups(session, "conformance")
+    wheel = build_wheel(session)
+    pytest(session, "conformance", f"--profile={profile}", f"--wheel={wheel}", *session.posargs)
+
+
+@nox.session(default=False)
+def controls(session: nox.Session) -> None:
+    """Run the clauses against planted bad shims: each must turn the clauses red that claim to see it."""
+    require_root(session)
+    require_programs(session, "base", "tests", "conformance")
+    install_groups(session, "conformance")
+    wheel = build_wheel(session)
+    pytest(session, "conformance/controls", "--profile=local", f"--wheel={wheel}", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Time the shim beside its peers, interleaved: `nox -s bench -- runtime [--rounds N]`. Needs root."""
+    require_root(session)
+    require_programs(session, "base", "bench", optional=("crun", "runc", "bwrap", "newuidmap"))
+    install_groups(session, "check")
+    session.run("python", "-m", "bench", *(session.posargs or ["runtime"]))
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Measure which lines and branches of the Python packages the unit tests reach."""
+    install_groups(session, "test")
+    session.run("coverage", "erase")
+    ignored = [f"--ignore={path}" for path in NEED_ROOT]
+    session.run("coverage", "run", "-m", "pytest", "tests", *ignored, *session.posargs)
+    session.run("coverage", "report")
+
+
+def install_groups(session: nox.Session, *groups: str) -> None:
+    """Install locald's dependencies and these groups exactly as uv.lock has them, but not locald itself."""
+    uv = find_uv()
+    if uv is None:
+        session.error("uv is missing: `pip install uv`, or let ci/nox bring it")
+    session.run_install(
+        uv,
+        "sync",
+        "--quiet",
+        "--frozen",
+        "--no-install-project",
+        *(f"--group={group}" for group in groups),
+        f"--python={session.virtualenv.location}",
+        env={
+            "UV_PROJECT_ENVIRONMENT": session.virtualenv.location,
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_HTTP_TIMEOUT": str(CONNECT_LIMIT_S),
+        },
+        external=True,
+    )
+
+
+def find_uv() -> str | None:
+    """Return uv from beside the running nox, else from PATH."""
+    return shutil.which("uv", path=os.path.dirname(sys.executable)) or shutil.which("uv")
+
+
+def build_wheel(session: nox.Session) -> Path:
+    """Build the wheel with its shim and return its path."""
+    directory = Path(session.create_tmp()) / "wheel"
+    shutil.rmtree(directory, ignore_errors=True)
+    session.run(str(find_uv()), "build", "--quiet", "--wheel", f"--out-dir={directory}", external=True)
+    (wheel,) = directory.glob("*.whl")
+    return wheel
+
+
+def pytest(session: nox.Session, *arguments: str) -> None:
+    """Run pytest as a module, so that the tree's own packages are found without being installed."""
+    session.run("python", "-m", "pytest", *arguments)
+
+
+def cargo(session: nox.Session, verb: str, *arguments: str) -> None:
+    """Run cargo on the shim, in its directory: shim/.cargo/config.toml counts only there."""
+    with session.chdir(SHIM):
+        session.run("cargo", verb, *arguments, external=True)
+
+
+def find_shell_scripts() -> list[str]:
+    """Return every tracked or new file that is a shell script, by its name or its first line."""
+    scripts = []
+    for directory, names, files in os.walk(ROOT):
+        # The tools' own state and build trees; .ci is ours.
+        names[:] = [name for name in names if name == ".ci" or not name.startswith((".", "target", "__"))]
+        for name in files:
+            path = Path(directory, name)
+            if path.suffix == ".sh" or (not path.suffix and read_first_line(path).endswith(b"sh")):
+                scripts.append(str(path.relative_to(ROOT)))
+    return sorted(scripts)
+
+
+def read_first_line(path: Path) -> bytes:
+    """Return the `#!` line of a regular file, else nothing."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as stream:
+        line = stream.readline(128)
+    return line.strip() if line.startswith(b"#!") else b""
+
+
+def require_programs(session: nox.Session, *lists: str, optional: tuple[str, ...] = ()) -> None:
+    """End the session with the names of what it lacks, all at once, and the command that brings it."""
+    search = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    missing = set()
+    for line in (line for name in lists for line in (PACKAGES / f"{name}.txt").read_text().splitlines()):
+        package, program = [*line.split("#", 1)[0].split(), "-", "-"][:2]
+        if program not in ("-", *optional) and shutil.which(program, path=search) is None:
+            missing.add(f"{program} (Debian: {package})")
+    if shutil.which("cargo") is None:
+        missing.add("cargo (https://rustup.rs)")
+    if missing:
+        command = f"ci/nox -s {session.name}"
+        session.error(f"missing: {', '.join(sorted(missing))}. `{command}` installs system packages.")
+
+
+def require_root(session: nox.Session) -> None:
+    """End the session unless root runs it: it makes users and setuid files."""
+    if os.geteuid() != 0:
+        session.error(f"this session needs root: sudo ci/nox -s {session.name}")

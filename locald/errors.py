@@ -4,6 +4,35 @@ Imports nothing of locald: every module raises from here.
 
     LocaldError
     ├── UsageError                   usage
+    ├── ProgramFailed                program.failed
+    ├── ShimError
+    │   ├── ShimMissing              shim.missing
+    │   ├── ShimNotSetuid            shim.not-setuid
+    │   ├── ShimOwner                shim.owner
+    │   ├── ShimWritable             shim.writable
+    │   ├── ShimLinked               shim.linked
+    │   ├── ShimNosuid               shim.nosuid
+    │   ├── ShimOutdated             shim.outdated
+    │   └── ShimPolicyDenied         shim.policy
+    ├── ModeNotAllowed
+    │   ├── UserNamespacesExhausted  host.userns-limit
+    │   ├── UserNamespacesDenied     host.userns-denied
+    │   └── KernelTooOld             host.kernel-old
+    ├── SubordinateIdsMissing        subids.missing
+    ├── UserUnknown                  user.unknown
+    ├── UserUnmappable               user.unmappable
+    ├── CommandMissing               run.no-command
+    ├── TerminalMissing              run.no-terminal
+    ├── NameTaken                    run.name-taken
+    ├── VolumeUnusable               run.volume
+    ├── EnvironmentFileUnreadable    run.env-file
+    ├── WorkingDirectoryUnusable     run.workdir
+    ├── BundleUnwritable             run.bundle
+    ├── SetupNeedsRoot               admin.not-root
+    ├── SetupUserMissing             admin.no-user
+    ├── SetupUserUnknown             admin.user-unknown
+    ├── PolicyForeign                admin.policy
+    ├── SetupPlaceRefused            admin.place
     └── ImageError
         ├── ReferenceInvalid         image.reference-invalid
         ├── PlatformInvalid          image.platform-invalid
@@ -29,7 +58,10 @@ Imports nothing of locald: every module raises from here.
             └── RegistryFailed       registry.failed
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class LocaldError(Exception):
@@ -340,3 +372,320 @@ class CredentialsUnreadable(ImageError):
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path} cannot be used: {reason}.", hint="Mend or remove it, then log in again.")
         self.path = path
+
+
+# --- programs: what locald starts ------------------------------------------------------------------
+
+
+class ProgramFailed(LocaldError):
+    """A program that locald needed did not do its work."""
+
+    code = "program.failed"
+
+    def __init__(self, argv: "Sequence[str]", reason: str, stderr: bytes) -> None:
+        said = stderr.decode(errors="backslashreplace").strip()
+        command = " ".join(_quoted(word) for word in argv)
+        super().__init__(
+            f"{argv[0]} failed: {reason}{': ' + said if said else ''}.",
+            hint=f"Run it yourself to see more: {command}",
+        )
+        self.argv = argv
+        self.stderr = stderr
+
+
+# --- shim: the setuid program beside `locald` ------------------------------------------------------
+
+
+class ShimError(LocaldError):
+    """The shim that belongs to this `locald` cannot be used; `setup` is the command that mends it, if one does."""
+
+    def __init__(self, message: str, *, hint: str, setup: "Sequence[str] | None" = None) -> None:
+        super().__init__(message, hint=hint)
+        self.setup = setup
+
+    @classmethod
+    def mended_by_setup(cls, message: str, setup: "Sequence[str]") -> "ShimError":
+        """Return the error whose hint is the command `setup`, which only an administrator can run."""
+        return cls(message, hint=f"Run: {' '.join(_quoted(word) for word in setup)}", setup=setup)
+
+
+class ShimMissing(ShimError):
+    """The installation names no locald-shim, or the file is gone or is no regular file."""
+
+    code = "shim.missing"
+
+
+class ShimNotSetuid(ShimError):
+    """Nobody has run `locald admin setup` since locald was installed or upgraded."""
+
+    code = "shim.not-setuid"
+
+
+class ShimOwner(ShimError):
+    """The shim is setuid, and somebody other than root owns it."""
+
+    code = "shim.owner"
+
+
+class ShimWritable(ShimError):
+    """The group or everybody may write to the shim."""
+
+    code = "shim.writable"
+
+
+class ShimLinked(ShimError):
+    """The shim has a second name, which would outlive an upgrade."""
+
+    code = "shim.linked"
+
+
+class ShimNosuid(ShimError):
+    """The file system that holds the shim ignores setuid bits."""
+
+    code = "shim.nosuid"
+
+
+class ShimOutdated(ShimError):
+    """The shim speaks another protocol than this `locald`."""
+
+    code = "shim.outdated"
+
+
+class ShimPolicyDenied(ShimError):
+    """The policy of this host is absent or does not let this user in."""
+
+    code = "shim.policy"
+
+
+# --- host: what this machine allows ----------------------------------------------------------------
+
+
+class ModeNotAllowed(LocaldError):
+    """The mode that was asked for does not work here; what all these errors share."""
+
+    def __init__(self, mode: str, why: str) -> None:
+        super().__init__(
+            f"{mode.capitalize()} mode does not work on this host: {why}.", hint=self._hint(mode)
+        )
+        self.mode = mode
+        self.why = why
+
+    @staticmethod
+    def _hint(mode: str) -> str:
+        other = "direct" if mode == "mapped" else "mapped"
+        return f"Run again with --mode {other}; `locald doctor` says what an administrator can change."
+
+
+class UserNamespacesExhausted(ModeNotAllowed):
+    """user.max_user_namespaces is 0, or all are in use."""
+
+    code = "host.userns-limit"
+
+
+class UserNamespacesDenied(ModeNotAllowed):
+    """A sysctl or a security module denies user namespaces."""
+
+    code = "host.userns-denied"
+
+
+class KernelTooOld(ModeNotAllowed):
+    """The kernel lacks what the shim needs."""
+
+    code = "host.kernel-old"
+
+
+class SubordinateIdsMissing(LocaldError):
+    """The image's files belong to more ids than this user has."""
+
+    code = "subids.missing"
+
+    def __init__(self, *, needed_ids: int, granted_ids: int, user: str) -> None:
+        super().__init__(
+            f"Mapped mode needs {needed_ids} subordinate ids for this image; {user} has {granted_ids}.",
+            hint=f"Run: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user} "
+            "(with a free range), or run again with --mode direct.",
+        )
+        self.needed_ids = needed_ids
+        self.granted_ids = granted_ids
+
+
+# --- run: what was asked for -----------------------------------------------------------------------
+
+
+class UserUnknown(LocaldError):
+    """A name that the image's own passwd or group file does not have."""
+
+    code = "user.unknown"
+
+    def __init__(self, name: str, table: str) -> None:
+        super().__init__(
+            f"The image's {table} has no entry for {name!r}.",
+            hint="Use a number (-u UID[:GID]) or a name that the image has.",
+        )
+        self.name = name
+
+
+class UserUnmappable(LocaldError):
+    """Direct mode has one user, the caller."""
+
+    code = "user.unmappable"
+
+    def __init__(self, asked: str) -> None:
+        super().__init__(
+            f"Direct mode runs everything as you; it cannot be {asked!r}.",
+            hint="Leave -u out, or run again with --mode mapped.",
+        )
+        self.asked = asked
+
+
+class CommandMissing(LocaldError):
+    """Neither the image nor the command line says what to run."""
+
+    code = "run.no-command"
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(
+            f"{reference} names no command, and none was given.",
+            hint=f"Give one: locald run {reference} -- COMMAND",
+        )
+
+
+class TerminalMissing(LocaldError):
+    """`-t` was asked for away from a terminal."""
+
+    code = "run.no-terminal"
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(
+            f"-t needs a terminal, and {stream} is none.",
+            hint="Run again without -t, or from a terminal.",
+        )
+
+
+class NameTaken(LocaldError):
+    """A container of this name is running."""
+
+    code = "run.name-taken"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"A container named {name!r} is running already.",
+            hint="Choose another --name, or leave it out.",
+        )
+
+
+class VolumeUnusable(LocaldError):
+    """A `-v` whose source or destination cannot be used."""
+
+    code = "run.volume"
+
+    def __init__(self, volume: str, reason: str) -> None:
+        super().__init__(
+            f"The volume {volume!r} cannot be used: {reason}.",
+            hint="Write -v /host/directory:/container/directory[:ro], both absolute; the source must exist.",
+        )
+
+
+class EnvironmentFileUnreadable(LocaldError):
+    """An `--env-file` that cannot be read, or a line of it that sets nothing."""
+
+    code = "run.env-file"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"{path}: {reason}.",
+            hint="Write one NAME=VALUE or NAME a line; lines that begin with # are skipped.",
+        )
+
+
+class WorkingDirectoryUnusable(LocaldError):
+    """A working directory that is relative, or that is something else in the image."""
+
+    code = "run.workdir"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"The working directory {path!r} cannot be used: {reason}.",
+            hint="Give an absolute one with -w DIR.",
+        )
+
+
+class BundleUnwritable(LocaldError):
+    """The place where bundles are made gives no room or no right."""
+
+    code = "run.bundle"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"No bundle could be made in {path}: {reason}.",
+            hint="Nothing was started and nothing was left behind. Make room there, or set XDG_CACHE_HOME.",
+        )
+        self.path = path
+
+
+# --- admin: what only an administrator may do ------------------------------------------------------
+
+
+class SetupNeedsRoot(LocaldError):
+    """`admin setup` was called by an ordinary user."""
+
+    code = "admin.not-root"
+
+    def __init__(self, setup: "Sequence[str]") -> None:
+        super().__init__(
+            "Setting up locald needs an administrator.",
+            hint=f"Run: {' '.join(_quoted(word) for word in setup)}",
+        )
+
+
+class SetupUserMissing(LocaldError):
+    """Root called `admin setup` without saying for whom."""
+
+    code = "admin.no-user"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Called as root without sudo: nothing says which user may run containers.",
+            hint="Add --allow-user NAME.",
+        )
+
+
+class SetupUserUnknown(LocaldError):
+    """`--allow-user` names nobody on this host, or root."""
+
+    code = "admin.user-unknown"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name!r} cannot be allowed: {reason}.", hint="Give a user of this host.")
+
+
+class PolicyForeign(LocaldError):
+    """The policy file is not in a state that locald may add to."""
+
+    code = "admin.policy"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"{path} was left as it is: {reason}.",
+            hint="Look at it, then repair or remove it, and run the set-up again.",
+        )
+
+
+class SetupPlaceRefused(LocaldError):
+    """The shim cannot be set up where it is installed."""
+
+    code = "admin.place"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"{path} cannot become setuid there: {reason}.",
+            hint="Install locald on a local file system without nosuid, such as /opt/locald: "
+            "python3 -m venv /opt/locald && /opt/locald/bin/pip install locald",
+        )
+
+
+def _quoted(word: str) -> str:
+    # shlex costs as much to import as all of this module; a path with a space is rare, and must still work.
+    if word and all(letter.isalnum() or letter in "@%+=:,./-_" for letter in word):
+        return word
+    return "'" + word.replace("'", "'\"'\"'") + "'"

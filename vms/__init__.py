@@ -1,0 +1,60 @@
+"""Machines to test on: each is declared by a profile, proven to be what it says, and driven alike.
+
+    with vms.booted("debian12-selinux", report=print) as guest:
+        proof = vms.prove(guest)
+
+Knows machines, not what is tested on them: imports neither locald nor conformance.
+"""
+
+from vms.deadline import Deadline
+from vms.errors import (
+    BootError,
+    BoxError,
+    CommandFailed,
+    CommandSucceeded,
+    CommandTimedOut,
+    GuestAssertion,
+    GuestLost,
+    HostNotReady,
+    NoSuchUser,
+    NotInTime,
+    NotRunning,
+    ProfileError,
+    VmsError,
+)
+from vms.guest import Guest, Output, User
+from vms.machines import booted, connect, destroy, status, up
+from vms.probe import Evidence, Proof, prove
+from vms.profile import Fact, Profile, names, read
+
+__all__ = [
+    "BootError",
+    "BoxError",
+    "CommandFailed",
+    "CommandSucceeded",
+    "CommandTimedOut",
+    "Deadline",
+    "Evidence",
+    "Fact",
+    "Guest",
+    "GuestAssertion",
+    "GuestLost",
+    "HostNotReady",
+    "NoSuchUser",
+    "NotInTime",
+    "NotRunning",
+    "Output",
+    "Profile",
+    "ProfileError",
+    "Proof",
+    "User",
+    "VmsError",
+    "booted",
+    "connect",
+    "destroy",
+    "names",
+    "prove",
+    "read",
+    "status",
+    "up",
+]

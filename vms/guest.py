@@ -1,0 +1,331 @@
+"""What a test can do with a machine, whichever machine it is.
+
+`Guest` is the whole interface. `connect` (in `vms`) returns one for a profile that is up; it is a
+thin handle, so every xdist worker makes its own.
+
+    guest.run(["id", "-u"])                       # Output, whatever the exit code
+    guest.succeed(["locald", "pull", reference])  # CommandFailed unless 0
+    guest.fail(["cat", "/etc/shadow"])            # CommandSucceeded if 0
+    guest.wait_until(["curl", "-fs", url], deadline=Deadline.after(30))
+
+A failed command is an answer; a guest that does not answer is `GuestLost`, another type, so that it
+is never taken for a verdict.
+"""
+
+import io
+import os
+import tarfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from vms.deadline import Deadline
+from vms.errors import CommandFailed, CommandSucceeded, NoSuchUser, NotInTime
+from vms.profile import Profile
+from vms.shell import Word, quote
+
+DEFAULT_LIMIT_S = 60.0
+"""How long a command may take if nobody says; a guest process costs 20 to 35 times the host's."""
+
+SHOWN_BYTES = 4000
+"""How much of each stream an error message carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one command did. `exit_code` is 128+N if signal N ended it, as a shell says it."""
+
+    command: tuple[str, ...]
+    user: str
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+    timed_out: bool = False
+
+    @property
+    def text(self) -> str:
+        """Standard output, decoded, without the final newlines."""
+        return self.stdout.decode(errors="replace").rstrip("\n")
+
+    @property
+    def error_text(self) -> str:
+        """Standard error, decoded, without the final newlines."""
+        return self.stderr.decode(errors="replace").rstrip("\n")
+
+    def describe(self) -> str:
+        """Return the command and what it said, for a person."""
+        late = ", killed at its deadline" if self.timed_out else ""
+        lines = [
+            f"$ {' '.join(quote(word) for word in self.command)}",
+            f"  as {self.user}: exit code {self.exit_code} after {self.seconds:.1f} s{late}",
+        ]
+        for name, data in (("stdout", self.stdout), ("stderr", self.stderr)):
+            if data:
+                shown = data[-SHOWN_BYTES:].decode(errors="replace").rstrip("\n")
+                lines.append(f"  {name}: " + shown.replace("\n", "\n    "))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account of the guest."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+
+
+class Guest(Protocol):
+    """A machine under test."""
+
+    @property
+    def profile(self) -> Profile:
+        """The profile it was made from."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What a report should say it ran on: box and its sha256, accelerator, kernel…"""
+
+    def user(self, name: str) -> User:
+        """Return the account; NoSuchUser unless it is root or the profile names it."""
+
+    def run(
+        self,
+        command: Sequence[Word],
+        *,
+        user: str = "plain",
+        stdin: bytes = b"",
+        env: Mapping[str, Word] | None = None,
+        cwd: Word | None = None,
+        deadline: Deadline | None = None,
+        terminal: bool = False,
+    ) -> Output:
+        """Run a command to its end and return what it did.
+
+        Args:
+            command: Program and arguments; str, bytes (any but NUL) or paths. No shell reads them.
+            user: Who runs it, in a login of his own: root, or a name of `profile.users`.
+            stdin: All of its standard input.
+            env: Added to what the login gives.
+            cwd: Where; his home directory by default.
+            deadline: When it is ended (TERM, 2 s, KILL; `timed_out`); default 60 s from now.
+            terminal: Give it a controlling terminal; both streams then come back as stdout.
+        Raises:
+            GuestLost: No answer some seconds after the deadline, or the connection broke.
+        """
+
+    def succeed(
+        self,
+        command: Sequence[Word],
+        *,
+        user: str = "plain",
+        stdin: bytes = b"",
+        env: Mapping[str, Word] | None = None,
+        cwd: Word | None = None,
+        deadline: Deadline | None = None,
+        terminal: bool = False,
+    ) -> Output:
+        """As `run`; CommandFailed unless the exit code is 0."""
+
+    def fail(
+        self,
+        command: Sequence[Word],
+        *,
+        user: str = "plain",
+        stdin: bytes = b"",
+        env: Mapping[str, Word] | None = None,
+        cwd: Word | None = None,
+        deadline: Deadline | None = None,
+        terminal: bool = False,
+    ) -> Output:
+        """As `run`; CommandSucceeded if the exit code is 0, CommandFailed if it timed out."""
+
+    def wait_until(
+        self,
+        command: Sequence[Word],
+        *,
+        deadline: Deadline,
+        user: str = "plain",
+        every_s: float = 0.5,
+        env: Mapping[str, Word] | None = None,
+        cwd: Word | None = None,
+    ) -> Output:
+        """Run it again and again until it succeeds; NotInTime with the last answer if never."""
+
+    def push(
+        self, source: Path | bytes, target: str, *, user: str = "root", mode: int = 0o644
+    ) -> None:
+        """Put a file (replaced by rename), bytes, or a directory's content at `target`.
+
+        `user` owns it. `mode` is for a file; a directory's entries keep theirs.
+        """
+
+    def pull(self, source: str, *, user: str = "root") -> bytes:
+        """Return a file's content, read as `user`; CommandFailed if that cannot be done."""
+
+    def save(self) -> None:
+        """Remember memory and disk as they are now; NotImplementedError where that cannot be."""
+
+    def revert(self) -> None:
+        """Go back to what was saved; the clock is set again and old connections are replaced."""
+
+    def close(self) -> None:
+        """Close this handle's connections; the machine stays up."""
+
+
+class BaseGuest(ABC):
+    """What both kinds of guest share: everything above `run`."""
+
+    def __init__(self, profile: Profile, identity: Mapping[str, str]) -> None:
+        self.profile = profile
+        self.identity = identity
+        self._users: dict[str, User] = {}
+
+    @abstractmethod
+    def run(
+        self,
+        command: Sequence[Word],
+        *,
+        user: str = "plain",
+        stdin: bytes = b"",
+        env: Mapping[str, Word] | None = None,
+        cwd: Word | None = None,
+        deadline: Deadline | None = None,
+        terminal: bool = False,
+    ) -> Output:
+        """See `Guest.run`."""
+
+    def check_user(self, name: str) -> None:
+        """Raise NoSuchUser unless the profile promises `name`."""
+        if name != "root" and name not in self.profile.users:
+            known = ", ".join(("root", *self.profile.users))
+            raise NoSuchUser(f"{self.profile.name} has no user {name!r}; it has {known}")
+
+    def user(self, name: str) -> User:
+        """See `Guest.user`."""
+        if name not in self._users:
+            line = self.succeed(["getent", "passwd", name], user=name).text
+            _, _, uid, gid, _, home, _ = line.split(":")
+            self._users[name] = User(name, int(uid), int(gid), home)
+        return self._users[name]
+
+    def succeed(
+        self,
+        command: Sequence[Word],
+        *,
+        user: str = "plain",
+        stdin: bytes = b"",
+        env: Mapping[str, Word] | None = None,
+        cwd: Word | None = None,
+        deadline: Deadline | None = None,
+        terminal: bool = False,
+    ) -> Output:
+        """See `Guest.succeed`."""
+        output = self.run(
+            command,
+            user=user,
+            stdin=stdin,
+            env=env,
+            cwd=cwd,
+            deadline=deadline,
+            terminal=terminal,
+        )
+        if output.exit_code != 0:
+            raise CommandFailed("this was to succeed and failed", output)
+        return output
+
+    def fail(
+        self,
+        command: Sequence[Word],
+        *,
+        user: str = "plain",
+        stdin: bytes = b"",
+        env: Mapping[str, Word] | None = None,
+        cwd: Word | None = None,
+        deadline: Deadline | None = None,
+        terminal: bool = False,
+    ) -> Output:
+        """See `Guest.fail`."""
+        output = self.run(
+            command,
+            user=user,
+            stdin=stdin,
+            env=env,
+            cwd=cwd,
+            deadline=deadline,
+            terminal=terminal,
+        )
+        if output.exit_code == 0:
+            raise CommandSucceeded("this was to fail and succeeded", output)
+        if output.timed_out:
+            # Being killed is not the failure that was asked for.
+            raise CommandFailed("this was to fail by itself and had to be killed", output)
+        return output
+
+    def wait_until(
+        self,
+        command: Sequence[Word],
+        *,
+        deadline: Deadline,
+        user: str = "plain",
+        every_s: float = 0.5,
+        env: Mapping[str, Word] | None = None,
+        cwd: Word | None = None,
+    ) -> Output:
+        """See `Guest.wait_until`."""
+        while True:
+            output = self.run(command, user=user, env=env, cwd=cwd, deadline=deadline)
+            # A success after the deadline is still late.
+            if deadline.passed:
+                raise NotInTime("this did not succeed in time; the last answer was", output)
+            if output.exit_code == 0:
+                return output
+            time.sleep(min(every_s, deadline.left_s))
+
+    def push(
+        self, source: Path | bytes, target: str, *, user: str = "root", mode: int = 0o644
+    ) -> None:
+        """See `Guest.push`."""
+        if isinstance(source, Path) and source.is_dir():
+            script = 'mkdir -p -- "$1" && exec tar -x -o -f - -C "$1"'
+            self.succeed(["sh", "-c", script, "push", target], user=user, stdin=pack(source))
+            return
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        script = 'cat > "$1.part" && chmod "$2" "$1.part" && exec mv -fT -- "$1.part" "$1"'
+        command = ["sh", "-c", script, "push", target, f"{mode:o}"]
+        self.succeed(command, user=user, stdin=content)
+
+    def pull(self, source: str, *, user: str = "root") -> bytes:
+        """See `Guest.pull`."""
+        return self.succeed(["cat", "--", source], user=user).stdout
+
+    def save(self) -> None:
+        """See `Guest.save`."""
+        raise NotImplementedError(f"{self.profile.name} cannot be saved")
+
+    def revert(self) -> None:
+        """See `Guest.revert`."""
+        raise NotImplementedError(f"{self.profile.name} cannot be reverted")
+
+    def close(self) -> None:
+        """See `Guest.close`."""
+
+
+def pack(directory: Path) -> bytes:
+    """Return what is in `directory` as a tar archive, owners left out."""
+
+    def nobody_in_particular(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = ""
+        return entry
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for entry in sorted(os.listdir(directory)):
+            archive.add(directory / entry, arcname=entry, filter=nobody_in_particular)
+    return buffer.getvalue()

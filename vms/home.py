@@ -1,0 +1,43 @@
+"""Where this package keeps what it makes: boxes, machines, Vagrant's own state, downloaded packages.
+
+One directory, LOCALD_VMS_HOME or else $XDG_CACHE_HOME/locald-vms; removing it loses time, nothing
+else (destroy what is up first). Imports nothing of this package.
+"""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+VARIABLE = "LOCALD_VMS_HOME"
+
+
+def root() -> Path:
+    """Return the directory, absolute; it need not exist."""
+    chosen = os.environ.get(VARIABLE)
+    if chosen:
+        return Path(chosen).absolute()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache).absolute() / "locald-vms"
+
+
+def tag() -> str:
+    """Return eight characters that differ between two homes of one machine."""
+    return hashlib.sha256(os.fsencode(root())).hexdigest()[:8]
+
+
+def machine(name: str) -> Path:
+    """Return the directory of one machine's state, made if need be."""
+    path = root() / "machines" / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def sockets() -> Path:
+    """Return a private directory with a short name: a socket's path has room for 107 bytes."""
+    path = Path(tempfile.gettempdir(), f"vms-{os.getuid()}-{tag()}")
+    path.mkdir(mode=0o700, exist_ok=True)
+    status = path.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(f"{path} belongs to another user or is open to others")
+    return path

@@ -1,0 +1,195 @@
+"""The `local` kind of machine: this one, seen from private namespaces that vanish without a trace.
+
+A holder process keeps the namespaces; commands enter them and become their user by setpriv(1). All
+that runs in there is in the holder's pid namespace, so ending the holder ends all of it.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vms import engines, home, process, shell
+from vms.deadline import Deadline
+from vms.errors import BootError, CommandTimedOut, GuestLost, HostNotReady, NotRunning
+from vms.guest import DEFAULT_LIMIT_S, BaseGuest, Output
+from vms.profile import Profile
+
+FILES = Path(__file__).parent / "box_files"
+SLACK_S = 5.0
+"""How long after its deadline a command may still take to be ended and to answer."""
+
+PROGRAMS = {
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "script": "bsdutils",
+    "find": "findutils",
+    "ip": "iproute2",
+    "useradd": "passwd",
+    "sudo": "sudo",
+    "timeout": "coreutils",
+}
+"""Programs that have to be there, and Debian's package of each."""
+
+
+def require() -> None:
+    """Raise HostNotReady, with the line that mends it, unless this machine can be used so."""
+    if os.geteuid() != 0:
+        raise HostNotReady("the profile `local` makes namespaces as root", hint="run it by sudo")
+    missing = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name)})
+    if missing:
+        line = f"apt-get install --no-install-recommends {' '.join(missing)}"
+        raise HostNotReady(f"packages are missing: {', '.join(missing)}", hint=line)
+    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
+        raise HostNotReady("the kernel knows no overlay file system", hint="modprobe overlay")
+
+
+def up(profile: Profile, *, deadline: Deadline) -> None:
+    """Start the holder and wait until commands may enter.
+
+    Raises:
+        HostNotReady: See `require`.
+        BootError: The namespaces could not be made; the message has what was said.
+    """
+    require()
+    directory = home.machine(profile.name)
+    log = directory / "holder.log"
+    log.write_bytes(b"")
+    plan = {
+        "overlays": profile.sandbox.overlays,
+        "fresh": profile.sandbox.fresh,
+        "users": profile.users,
+        "make_users": str(FILES / "make-users.sh"),
+        "search": engines.make_search(profile.allowed_engines),
+    }
+    namespaces = ("--mount", "--propagation=private", "--pid", "--ipc", "--uts", "--net")
+    command = ["unshare", *namespaces, "--fork", "--kill-child", "--mount-proc", "--"]
+    command += [sys.executable, "-I", str(FILES / "local_init.py"), json.dumps(plan)]
+    outer = process.start(command, log=log)
+    try:
+        while "ready\n" not in log.read_text():
+            if _ended(outer):
+                raise BootError(f"the namespaces could not be made: {log.read_text().strip()}")
+            if deadline.passed:
+                raise BootError(f"the namespaces were not ready in time: {log.read_text().strip()}")
+            time.sleep(0.05)
+        inner = int(Path(f"/proc/{outer}/task/{outer}/children").read_text())
+        state = {"pid": inner, "started": _start_time(inner)}
+        (directory / "holder.json").write_text(json.dumps(state))
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(outer, signal.SIGKILL)
+        raise
+
+
+def find_holder(profile: Profile) -> int | None:
+    """Return the holder's process id, or None if it is not there (any more)."""
+    try:
+        state = json.loads((home.machine(profile.name) / "holder.json").read_text())
+    except FileNotFoundError:
+        return None
+    pid = int(state["pid"])
+    # The id alone could by now be somebody else's.
+    return pid if _start_time(pid) == state["started"] else None
+
+
+def destroy(profile: Profile) -> None:
+    """End the holder, and by that everything in its namespaces. Harmless if there is none."""
+    pid = find_holder(profile)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        deadline = Deadline.after(10)
+        while find_holder(profile) is not None:
+            if deadline.passed:
+                raise GuestLost(f"process {pid} does not end")
+            time.sleep(0.02)
+    (home.machine(profile.name) / "holder.json").unlink(missing_ok=True)
+
+
+def connect(profile: Profile) -> "LocalGuest":
+    """Return a handle; NotRunning unless `up` was called."""
+    pid = find_holder(profile)
+    if pid is None:
+        raise NotRunning(f"{profile.name} is not up", hint=f"python -m vms up {profile.name}")
+    identity = {
+        "profile": profile.name,
+        "kernel": platform.release(),
+        "accelerator": "none",
+        "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
+    }
+    return LocalGuest(profile, identity, pid)
+
+
+class LocalGuest(BaseGuest):
+    """Commands enter the holder's namespaces, as the user they are for."""
+
+    def __init__(self, profile: Profile, identity: Mapping[str, str], holder: int) -> None:
+        super().__init__(profile, identity)
+        self._holder = holder
+
+    def run(
+        self,
+        command: Sequence[shell.Word],
+        *,
+        user: str = "plain",
+        stdin: bytes = b"",
+        env: Mapping[str, shell.Word] | None = None,
+        cwd: shell.Word | None = None,
+        deadline: Deadline | None = None,
+        terminal: bool = False,
+    ) -> Output:
+        """See `Guest.run`."""
+        self.check_user(user)
+        limit_s = max(0.01, (deadline or Deadline.after(DEFAULT_LIMIT_S)).left_s)
+        mark = shell.make_mark()
+        line = shell.make_line(
+            command, mark=mark, limit_s=limit_s, env=env, cwd=cwd, terminal=terminal
+        )
+        enter = [
+            *("nsenter", f"--target={self._holder}", "--mount", "--pid", "--ipc", "--uts", "--net"),
+            *("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--reset-env"),
+            *("--", "/bin/sh", "-c", line),
+        ]
+        try:
+            # setpriv keeps TERM and nothing else of this.
+            environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"}
+            done = process.run(
+                enter,
+                stdin=stdin,
+                env=environment,
+                deadline=Deadline.after(limit_s + SLACK_S),
+            )
+        except CommandTimedOut as error:
+            raise GuestLost(str(error)) from error
+        answer = shell.read_answer(mark, done.stdout, done.stderr)
+        late = answer.exit_code in shell.ENDED_BY_LIMIT and done.seconds >= limit_s
+        words = tuple(os.fsdecode(word) for word in command)
+        return Output(
+            words, user, answer.exit_code, answer.stdout, answer.stderr, done.seconds, late
+        )
+
+
+def _start_time(pid: int) -> str | None:
+    """When a process started, in clock ticks since boot; None if there is none or it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name, field 2, is in parentheses and may contain anything.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _ended(pid: int) -> bool:
+    """Whether our own child has ended; collects it."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    return True

@@ -1,0 +1,129 @@
+"""The only place of this package that starts a program on the controller.
+
+Argument lists, an empty standard input unless given, and always a deadline: at its end TERM to the
+whole process group, two seconds later KILL.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vms.deadline import Deadline
+from vms.errors import CommandTimedOut, VmsError
+
+GRACE_S = 2.0
+"""How long a program may take to end after TERM."""
+
+Argument = str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A program that ended by itself; `exit_code` is 128+N when signal N ended it."""
+
+    command: tuple[str, ...]
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """Standard output, decoded, without the final newline."""
+        return self.stdout.decode(errors="replace").rstrip("\n")
+
+
+def run(
+    command: Sequence[Argument],
+    *,
+    deadline: Deadline,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    log: Path | None = None,
+) -> Finished:
+    """Run `command` to its end and return what it said.
+
+    Args:
+        command: The program and its arguments; no shell reads them.
+        deadline: When it is killed, with everything in its process group.
+        stdin: All of its standard input.
+        env: Its whole environment; None passes on the controller's.
+        cwd: Its working directory.
+        log: Both streams are appended here instead of being returned.
+    Raises:
+        CommandTimedOut: It was killed at the deadline.
+        OSError: It could not be started.
+    """
+    shown = tuple(os.fsdecode(part) for part in command)
+    start = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        sink = stack.enter_context(log.open("ab")) if log else None
+        # A session of its own: a Ctrl-C at the terminal reaches the controller alone, which then
+        # decides what is undone and in which order.
+        child = subprocess.Popen(  # noqa: S603 -- argument list, no shell
+            command,
+            stdin=subprocess.PIPE,
+            stdout=sink or subprocess.PIPE,
+            stderr=sink or subprocess.PIPE,
+            env=env,
+            cwd=cwd,
+            start_new_session=True,
+        )
+        try:
+            stdout, stderr = child.communicate(stdin, timeout=deadline.left_s)
+        except subprocess.TimeoutExpired as error:
+            _end(child)
+            raise CommandTimedOut(shown, time.monotonic() - start) from error
+        except BaseException:
+            _end(child)
+            raise
+    status = child.returncode if child.returncode >= 0 else 128 - child.returncode
+    return Finished(shown, status, stdout or b"", stderr or b"", time.monotonic() - start)
+
+
+def check(
+    command: Sequence[Argument],
+    *,
+    deadline: Deadline,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    error: type[VmsError] = VmsError,
+    hint: str = "",
+) -> Finished:
+    """As `run`, but raise `error` with the exact command and its output if it fails."""
+    done = run(command, deadline=deadline, stdin=stdin, env=env)
+    if done.exit_code != 0:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
+        message = f"exit code {done.exit_code}: {' '.join(done.command)}\n{said}"
+        raise error(message.rstrip(), hint=hint)
+    return done
+
+
+def start(command: Sequence[str], *, log: Path, pass_fds: Sequence[int] = ()) -> int:
+    """Start a program that outlives the controller and return its process id."""
+    with log.open("ab") as sink:
+        return subprocess.Popen(  # noqa: S603 -- argument list, no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+            pass_fds=pass_fds,
+        ).pid
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """TERM, a grace, KILL, to the whole group; then collect the child."""
+    for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # communicate, not wait: a full pipe would keep the child from ending.
+            child.communicate(timeout=patience_s)
+            return

@@ -1,0 +1,246 @@
+"""Read a profile: the declaration of one host, pure data in `profiles/NAME.toml`.
+
+Strict: an unknown key, a missing one or a wrong type is an error that names the place, since a fact
+that is silently left out would be a precondition that is silently not proven.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from vms.errors import ProfileError
+
+DIRECTORY = Path(__file__).parent / "profiles"
+KNOWN_USERS = ("plain", "bare", "asker", "confined")
+"""plain: subordinate ids. bare: none. asker: sudo asks for a password. confined: SELinux user_u."""
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that has to be seen on the machine for the profile to be in force."""
+
+    id: str
+    says: str
+    user: str
+    command: tuple[str, ...]
+    exit_code: int | None = 0
+    stdout: str | None = None
+    stderr: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """The private view that a `local` profile gives of this machine; paths are absolute.
+
+    overlays: directories that are seen as they are and may be changed, without a trace outside.
+    fresh: directories that are empty at the start.
+    """
+
+    overlays: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One host. `allowed_engines` are the container engines that may be found on it."""
+
+    name: str
+    says: str
+    kind: Literal["vm", "local"]
+    users: tuple[str, ...]
+    facts: tuple[Fact, ...]
+    box: str = ""
+    kernel_arguments: tuple[str, ...] = ()
+    memory_mib: int = 0
+    cpus: int = 0
+    allowed_engines: tuple[str, ...] = ()
+    sandbox: Sandbox = field(default_factory=Sandbox)
+
+
+def names(directory: Path = DIRECTORY) -> tuple[str, ...]:
+    """Return the names of all profiles, sorted."""
+    return tuple(sorted(path.stem for path in directory.glob("*.toml")))
+
+
+def read(name: str, directory: Path = DIRECTORY) -> Profile:
+    """Return the profile `name`.
+
+    Raises:
+        ProfileError: There is none of that name, or its file is not as it must be.
+    """
+    path = directory / f"{name}.toml"
+    if not _NAME.fullmatch(name) or not path.is_file():
+        raise ProfileError(path, name, f"no such profile; there are {', '.join(names(directory))}")
+    try:
+        return parse(tomllib.loads(path.read_text("utf-8")), path)
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(path, "syntax", str(error)) from error
+
+
+def parse(data: Mapping[str, object], path: Path) -> Profile:
+    """Return the profile that `data`, the content of `path`, declares; see `read`."""
+    table = Table(dict(data), path, "profile")
+    kind = table.text("kind")
+    if kind not in ("vm", "local"):
+        raise ProfileError(path, "kind", f"vm or local, not {kind!r}")
+    users = table.texts("users")
+    for user in users:
+        if user not in KNOWN_USERS:
+            raise ProfileError(path, "users", f"{user!r} is none of {', '.join(KNOWN_USERS)}")
+    common = {
+        "name": path.stem,
+        "says": table.text("says"),
+        "users": users,
+        "allowed_engines": table.texts("allowed_engines", ()),
+        "facts": _facts(table, users, path),
+    }
+    if kind == "vm":
+        profile = Profile(
+            kind="vm",
+            box=table.text("box"),
+            kernel_arguments=table.texts("kernel_arguments"),
+            memory_mib=table.number("memory_mib", least=128),
+            cpus=table.number("cpus", least=1),
+            **common,  # type: ignore[arg-type]  # a dict of what both kinds have in common
+        )
+    else:
+        inner = table.table("sandbox")
+        sandbox = Sandbox(overlays=inner.texts("overlays"), fresh=inner.texts("fresh"))
+        inner.end()
+        for directory in (*sandbox.overlays, *sandbox.fresh):
+            if not directory.startswith("/") or ".." in directory.split("/"):
+                raise ProfileError(path, "sandbox", f"{directory!r} is not an absolute path")
+        profile = Profile(kind="local", sandbox=sandbox, **common)  # type: ignore[arg-type]
+    table.end()
+    return profile
+
+
+def _facts(table: "Table", users: tuple[str, ...], path: Path) -> tuple[Fact, ...]:
+    facts = []
+    for inner in table.tables("facts"):
+        fact = _fact(inner)
+        inner.end()
+        if fact.user != "root" and fact.user not in users:
+            raise ProfileError(path, fact.id, f"the profile has no user {fact.user!r}")
+        if fact.id in (known.id for known in facts):
+            raise ProfileError(path, fact.id, "this id is there twice")
+        facts.append(fact)
+    return tuple(facts)
+
+
+def _fact(table: "Table") -> Fact:
+    """A fact runs a `command`, or a `script` by /bin/sh -euc; `errno` stands for a stderr."""
+    fact_id = table.text("id")
+    if not _NAME.fullmatch(fact_id):
+        raise table.error("id", f"{fact_id!r} is not of the form words-and-hyphens")
+    table.where = f"fact {fact_id}"
+    command, script = table.texts("command", ()), table.text("script", "")
+    if bool(command) == bool(script):
+        raise table.error("command", "a fact has a command or a script, one of them")
+    name = table.text("errno", "")
+    stderr = table.text("stderr", "") or None
+    exit_code: int | None = table.number("exit_code", least=0, default=0)
+    if name:
+        if name not in ERRNO_TEXTS or stderr:
+            raise table.error("errno", f"{name!r} is not known, or there is a stderr too")
+        # Refusals are recognised by the words of strerror(3): the only form in which the tools of
+        # a guest pass an errno on. Which non-zero exit code goes with it is the tool's business.
+        stderr, exit_code = re.escape(ERRNO_TEXTS[name]) + "$", None
+    stdout = table.text("stdout", "") or None
+    for key, pattern in (("stdout", stdout), ("stderr", stderr)):
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise table.error(key, f"not a regular expression: {error}") from error
+    return Fact(
+        id=fact_id,
+        says=table.text("says"),
+        user=table.text("user"),
+        command=command or ("/bin/sh", "-euc", script),
+        exit_code=exit_code,
+        stdout=stdout,
+        stderr=stderr,
+    )
+
+
+ERRNO_TEXTS: Mapping[str, str] = {
+    "EPERM": "Operation not permitted",
+    "EACCES": "Permission denied",
+    "ENOSPC": "No space left on device",
+    "EUSERS": "Too many users",
+    "ENOSYS": "Function not implemented",
+    "EINVAL": "Invalid argument",
+}
+"""strerror(3) of glibc in the C locale; the guest's C library decides, not the controller's."""
+
+_MISSING = object()
+
+
+class Table:
+    """A TOML table that is taken apart key by key; `end` refuses what nobody took."""
+
+    def __init__(self, data: dict[str, object], path: Path, where: str) -> None:
+        self._left = dict(data)
+        self._path = path
+        self.where = where
+
+    def error(self, key: str, why: str) -> ProfileError:
+        """Return the error that says where it is."""
+        return ProfileError(self._path, f"{self.where}: {key}", why)
+
+    def _take(self, key: str, default: object) -> object:
+        if key in self._left:
+            return self._left.pop(key)
+        if default is _MISSING:
+            raise self.error(key, "is missing")
+        return default
+
+    def text(self, key: str, default: object = _MISSING) -> str:
+        """Take a string; a given one is never empty."""
+        given = key in self._left
+        value = self._take(key, default)
+        if not isinstance(value, str) or (given and not value):
+            raise self.error(key, f"must be a string with something in it, not {value!r}")
+        return value
+
+    def texts(self, key: str, default: object = _MISSING) -> tuple[str, ...]:
+        """Take a list of strings."""
+        value = self._take(key, default)
+        if not isinstance(value, list | tuple) or not all(
+            isinstance(entry, str) and entry for entry in value
+        ):
+            raise self.error(key, f"must be a list of strings, not {value!r}")
+        return tuple(value)
+
+    def number(self, key: str, *, least: int, default: object = _MISSING) -> int:
+        """Take an integer that is at least `least`."""
+        value = self._take(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self.error(key, f"must be a whole number, {least} or more, not {value!r}")
+        return value
+
+    def table(self, key: str) -> "Table":
+        """Take a table."""
+        value = self._take(key, _MISSING)
+        if not isinstance(value, dict):
+            raise self.error(key, "must be a table")
+        return Table(value, self._path, key)
+
+    def tables(self, key: str) -> "list[Table]":
+        """Take a list of tables, at least one."""
+        value = self._take(key, _MISSING)
+        if not isinstance(value, list) or not value:
+            raise self.error(key, "must be a list of tables with something in it")
+        if not all(isinstance(entry, dict) for entry in value):
+            raise self.error(key, "must be a list of tables")
+        return [Table(entry, self._path, f"{key} {n + 1}") for n, entry in enumerate(value)]
+
+    def end(self) -> None:
+        """Refuse what is left."""
+        if self._left:
+            raise self.error(", ".join(sorted(self._left)), "unknown")

@@ -1,0 +1,595 @@
+//! config.json as types: what the shim knows of the runtime specification, and nothing else.
+//!
+//! Here a config is only understood; whether its values are allowed is `policy`'s business. Members
+//! that are never allowed are refused by name ([`FORBIDDEN`]), unless they ask for nothing (an empty
+//! string, array or object); what has no name here is `config.unknown`.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::error::Error;
+use crate::json::{self, Value};
+use crate::rules::{Rule, active};
+
+/// The config of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `root`
+    pub root: Root,
+    /// `process`
+    pub process: Process,
+    /// `hostname`
+    pub hostname: Option<Vec<u8>>,
+    /// `mounts`
+    pub mounts: Vec<Mount>,
+    /// `linux`
+    pub linux: Linux,
+    /// The annotation `dev.locald.init`.
+    pub init: bool,
+}
+
+/// `root`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// `root.path`
+    pub path: Vec<u8>,
+    /// `root.readonly`
+    pub readonly: bool,
+}
+
+/// `process`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// `process.args`
+    pub args: Vec<Vec<u8>>,
+    /// `process.env`
+    pub env: Vec<Vec<u8>>,
+    /// `process.cwd`
+    pub cwd: Vec<u8>,
+    /// `process.user`
+    pub user: User,
+    /// `process.terminal`
+    pub terminal: bool,
+    /// `process.consoleSize`: height and width.
+    pub console_size: Option<(u16, u16)>,
+    /// `process.capabilities`; absent is empty.
+    pub capabilities: Capabilities,
+    /// `process.rlimits`
+    pub rlimits: Vec<Rlimit>,
+    /// `process.oomScoreAdj`
+    pub oom_score_adj: Option<i64>,
+}
+
+/// `process.user`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// `uid`
+    pub uid: u32,
+    /// `gid`
+    pub gid: u32,
+    /// `additionalGids`; absent is empty.
+    pub additional_gids: Vec<u32>,
+    /// `umask`
+    pub umask: Option<u32>,
+}
+
+/// `process.capabilities`: names, as the spec has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `bounding`
+    pub bounding: Vec<Vec<u8>>,
+    /// `effective`
+    pub effective: Vec<Vec<u8>>,
+    /// `permitted`
+    pub permitted: Vec<Vec<u8>>,
+    /// `inheritable`
+    pub inheritable: Vec<Vec<u8>>,
+    /// `ambient`
+    pub ambient: Vec<Vec<u8>>,
+}
+
+/// An item of `process.rlimits`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rlimit {
+    /// `type`
+    pub kind: Vec<u8>,
+    /// `soft`
+    pub soft: u64,
+    /// `hard`
+    pub hard: u64,
+}
+
+/// An item of `mounts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// `destination`
+    pub destination: Vec<u8>,
+    /// `type`; absent is empty.
+    pub kind: Vec<u8>,
+    /// `source`; absent is empty.
+    pub source: Vec<u8>,
+    /// `options`
+    pub options: Vec<Vec<u8>>,
+}
+
+/// `linux`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linux {
+    /// `linux.namespaces`
+    pub namespaces: Vec<Namespace>,
+    /// `linux.uidMappings`
+    pub uid_mappings: Vec<Mapping>,
+    /// `linux.gidMappings`
+    pub gid_mappings: Vec<Mapping>,
+    /// `linux.maskedPaths`
+    pub masked_paths: Vec<Vec<u8>>,
+    /// `linux.readonlyPaths`
+    pub readonly_paths: Vec<Vec<u8>>,
+    /// `linux.rootfsPropagation`; absent is empty.
+    pub propagation: Vec<u8>,
+}
+
+/// An item of `linux.namespaces`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// `type`
+    pub kind: Vec<u8>,
+    /// `path`; absent is empty.
+    pub path: Vec<u8>,
+}
+
+/// An item of `linux.uidMappings` or `linux.gidMappings`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// `containerID`
+    pub container: u32,
+    /// `hostID`
+    pub host: u32,
+    /// `size`
+    pub size: u32,
+}
+
+/// A member that is never allowed: object, name, rule, code, mend.
+type Forbidden = (&'static str, &'static str, Rule, &'static str, &'static str);
+
+const DROP: &str = "remove this member";
+const SEE: &str = "remove this member; the shim's own filter always applies";
+
+/// The members of the specification that are refused by name.
+#[rustfmt::skip]
+pub const FORBIDDEN: &[Forbidden] = &[
+    ("", "hooks", Rule::Hooks, "config.hooks", DROP),
+    ("", "domainname", Rule::UnknownMember, "config.domainname", DROP),
+    ("", "vm", Rule::ForeignFeature, "config.platform", DROP),
+    ("", "windows", Rule::ForeignFeature, "config.platform", DROP),
+    ("", "solaris", Rule::ForeignFeature, "config.platform", DROP),
+    ("", "zos", Rule::ForeignFeature, "config.platform", DROP),
+    ("", "freebsd", Rule::ForeignFeature, "config.platform", DROP),
+    ("process", "commandLine", Rule::ForeignFeature, "config.platform", "use process.args"),
+    ("process", "apparmorProfile", Rule::Labels, "config.label", "remove this member; the container keeps your label"),
+    ("process", "selinuxLabel", Rule::Labels, "config.label", "remove this member; the container keeps your label"),
+    ("process", "scheduler", Rule::ForeignFeature, "config.scheduler", DROP),
+    ("process", "ioPriority", Rule::ForeignFeature, "config.io-priority", DROP),
+    ("process", "execCPUAffinity", Rule::ForeignFeature, "config.cpu-affinity", DROP),
+    ("process.user", "username", Rule::ForeignFeature, "config.platform", "use process.user.uid"),
+    ("linux", "devices", Rule::Devices, "config.devices", "remove this member; null zero full random urandom tty are always there"),
+    ("linux", "sysctl", Rule::ForeignFeature, "config.sysctl", DROP),
+    ("linux", "cgroupsPath", Rule::CgroupPath, "cgroup.path", "remove this member; the container stays in your cgroup"),
+    ("linux", "seccomp", Rule::Seccomp, "config.seccomp", SEE),
+    ("linux", "mountLabel", Rule::Labels, "config.label", DROP),
+    ("linux", "intelRdt", Rule::ForeignFeature, "config.intel-rdt", DROP),
+    ("linux", "personality", Rule::ForeignFeature, "config.personality", DROP),
+    ("linux", "timeOffsets", Rule::ForeignFeature, "config.time-offsets", DROP),
+    ("linux", "netDevices", Rule::ForeignFeature, "config.net-devices", DROP),
+    ("linux", "memoryPolicy", Rule::ForeignFeature, "config.memory-policy", DROP),
+    ("linux.resources", "memory", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources", "cpu", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources", "pids", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources", "blockIO", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources", "hugepageLimits", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources", "network", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources", "rdma", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources", "unified", Rule::Resources, "resources.unsupported", DROP),
+    ("mounts", "uidMappings", Rule::SpecMap, "mount.id-map", DROP),
+    ("mounts", "gidMappings", Rule::SpecMap, "mount.id-map", DROP),
+];
+
+impl Config {
+    /// Understands the text of a config.json.
+    ///
+    /// # Errors
+    /// The `json.*` codes, `config.type`, `config.missing`, `config.unknown`, `config.version`,
+    /// `config.annotation`, and the codes of [`FORBIDDEN`].
+    pub fn parse(text: &[u8]) -> Result<Self, Error> {
+        let place = Place { parent: None, step: Step::Top };
+        let mut top = Members::open(json::parse(text)?, &place, "")?;
+        check_version(&top.string("ociVersion")?.ok_or_else(|| place.missing("ociVersion"))?)?;
+        let root = top.required("root", parse_root)?;
+        let process = top.required("process", parse_process)?;
+        let linux = top.required("linux", parse_linux)?;
+        let mounts = top.list("mounts", parse_mount)?;
+        let init = top.object("annotations", parse_init)?.unwrap_or(false);
+        let hostname = top.string("hostname")?;
+        top.finish()?;
+        Ok(Self { root, process, hostname, mounts, linux, init })
+    }
+}
+
+/// Any 1.x: minor versions only add members, and what is not known is refused by its name.
+fn check_version(version: &[u8]) -> Result<(), Error> {
+    match version {
+        [b'1', b'.', b'0'..=b'9', ..] => Ok(()),
+        _ => {
+            let why = format!("ociVersion is {}", quoted(version));
+            Err(Error::refused("config.version", why, "the shim knows ociVersion 1.x"))
+        }
+    }
+}
+
+fn parse_root(value: Value, place: &Place) -> Result<Root, Error> {
+    let mut members = Members::open(value, place, "root")?;
+    let path = members.string("path")?.ok_or_else(|| place.missing("path"))?;
+    let readonly = members.boolean("readonly")?;
+    members.finish()?;
+    Ok(Root { path, readonly })
+}
+
+fn parse_process(value: Value, place: &Place) -> Result<Process, Error> {
+    let mut members = Members::open(value, place, "process")?;
+    let process = Process {
+        args: members.strings("args")?,
+        env: members.strings("env")?,
+        cwd: members.string("cwd")?.ok_or_else(|| place.missing("cwd"))?,
+        user: members.required("user", parse_user)?,
+        terminal: members.boolean("terminal")?,
+        console_size: members.object("consoleSize", parse_console_size)?,
+        capabilities: members.object("capabilities", parse_capabilities)?.unwrap_or_default(),
+        rlimits: members.list("rlimits", parse_rlimit)?,
+        oom_score_adj: members.signed("oomScoreAdj")?,
+    };
+    // Whatever it says, no_new_privs is set (rule 34).
+    members.boolean("noNewPrivileges")?;
+    members.finish()?;
+    Ok(process)
+}
+
+fn parse_user(value: Value, place: &Place) -> Result<User, Error> {
+    let mut members = Members::open(value, place, "process.user")?;
+    let user = User {
+        uid: members.id("uid")?.ok_or_else(|| place.missing("uid"))?,
+        gid: members.id("gid")?.ok_or_else(|| place.missing("gid"))?,
+        additional_gids: members
+            .list("additionalGids", |value, place| unsigned(value, place, MAX_ID))?,
+        umask: members.id("umask")?,
+    };
+    members.finish()?;
+    Ok(user)
+}
+
+fn parse_console_size(value: Value, place: &Place) -> Result<(u16, u16), Error> {
+    let mut members = Members::open(value, place, "process.consoleSize")?;
+    let mut side = |name: &'static str| -> Result<u16, Error> {
+        let value = members.take(name).ok_or_else(|| place.missing(name))?;
+        unsigned(value, &place.member(name), u64::from(u16::MAX))
+    };
+    let size = (side("height")?, side("width")?);
+    members.finish()?;
+    Ok(size)
+}
+
+fn parse_capabilities(value: Value, place: &Place) -> Result<Capabilities, Error> {
+    let mut members = Members::open(value, place, "process.capabilities")?;
+    let capabilities = Capabilities {
+        bounding: members.strings("bounding")?,
+        effective: members.strings("effective")?,
+        permitted: members.strings("permitted")?,
+        inheritable: members.strings("inheritable")?,
+        ambient: members.strings("ambient")?,
+    };
+    members.finish()?;
+    Ok(capabilities)
+}
+
+fn parse_rlimit(value: Value, place: &Place) -> Result<Rlimit, Error> {
+    let mut members = Members::open(value, place, "process.rlimits")?;
+    let kind = members.string("type")?.ok_or_else(|| place.missing("type"))?;
+    let mut limit = |name: &'static str| -> Result<u64, Error> {
+        let value = members.take(name).ok_or_else(|| place.missing(name))?;
+        unsigned(value, &place.member(name), u64::MAX)
+    };
+    let (soft, hard) = (limit("soft")?, limit("hard")?);
+    members.finish()?;
+    Ok(Rlimit { kind, soft, hard })
+}
+
+fn parse_mount(value: Value, place: &Place) -> Result<Mount, Error> {
+    let mut members = Members::open(value, place, "mounts")?;
+    let mount = Mount {
+        destination: members.string("destination")?.ok_or_else(|| place.missing("destination"))?,
+        kind: members.string("type")?.unwrap_or_default(),
+        source: members.string("source")?.unwrap_or_default(),
+        options: members.strings("options")?,
+    };
+    members.finish()?;
+    Ok(mount)
+}
+
+fn parse_linux(value: Value, place: &Place) -> Result<Linux, Error> {
+    let mut members = Members::open(value, place, "linux")?;
+    let linux = Linux {
+        namespaces: members.list("namespaces", parse_namespace)?,
+        uid_mappings: members.list("uidMappings", parse_mapping)?,
+        gid_mappings: members.list("gidMappings", parse_mapping)?,
+        masked_paths: members.strings("maskedPaths")?,
+        readonly_paths: members.strings("readonlyPaths")?,
+        propagation: members.string("rootfsPropagation")?.unwrap_or_default(),
+    };
+    members.object("resources", check_resources)?;
+    members.finish()?;
+    Ok(linux)
+}
+
+fn parse_namespace(value: Value, place: &Place) -> Result<Namespace, Error> {
+    let mut members = Members::open(value, place, "linux.namespaces")?;
+    let kind = members.string("type")?.ok_or_else(|| place.missing("type"))?;
+    let path = members.string("path")?.unwrap_or_default();
+    members.finish()?;
+    Ok(Namespace { kind, path })
+}
+
+fn parse_mapping(value: Value, place: &Place) -> Result<Mapping, Error> {
+    let mut members = Members::open(value, place, "linux.uidMappings")?;
+    let mapping = Mapping {
+        container: members.id("containerID")?.ok_or_else(|| place.missing("containerID"))?,
+        host: members.id("hostID")?.ok_or_else(|| place.missing("hostID"))?,
+        size: members.id("size")?.ok_or_else(|| place.missing("size"))?,
+    };
+    members.finish()?;
+    Ok(mapping)
+}
+
+/// `linux.resources` may say one thing: no device is allowed, as `runc spec` does.
+fn check_resources(value: Value, place: &Place) -> Result<(), Error> {
+    let mut members = Members::open(value, place, "linux.resources")?;
+    let deny_all = Value::Object(Vec::from([
+        (b"access".to_vec(), Value::String(b"rwm".to_vec())),
+        (b"allow".to_vec(), Value::Boolean(false)),
+    ]));
+    for device in members.list("devices", |value, _| Ok(value))? {
+        if active(Rule::DeviceRules) && device != deny_all {
+            let why = "linux.resources.devices has a rule that is not deny-all";
+            let hint = r#"keep only {"allow": false, "access": "rwm"}; null zero full random urandom tty are always there"#;
+            return Err(Error::refused("config.devices", why, hint));
+        }
+    }
+    members.finish()
+}
+
+/// Reads the project's own annotation; the others must be strings and mean nothing here.
+fn parse_init(value: Value, place: &Place) -> Result<bool, Error> {
+    let Value::Object(annotations) = value else {
+        return Err(place.wrong_type("an object"));
+    };
+    let mut init = false;
+    for (name, value) in annotations {
+        let Value::String(value) = value else {
+            return Err(place.wrong_type("an object of strings"));
+        };
+        if name == b"dev.locald.init" {
+            init = match value.as_slice() {
+                b"true" => true,
+                b"false" => false,
+                _ => {
+                    let why = format!("the annotation dev.locald.init is {}", quoted(&value));
+                    return Err(Error::refused(
+                        "config.annotation",
+                        why,
+                        r#"write "true" or "false""#,
+                    ));
+                }
+            };
+        }
+    }
+    Ok(init)
+}
+
+// --- Reading a value tree -----------------------------------------------------------------------
+
+/// The highest id: 2³² - 1 means "none" to the kernel.
+const MAX_ID: u64 = u32::MAX as u64 - 1;
+
+/// Where in the config a value stands; a text only when an error needs one.
+struct Place<'a> {
+    parent: Option<&'a Place<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Top,
+    Member(&'a str),
+    Item(usize),
+}
+
+impl<'a> Place<'a> {
+    fn member(&'a self, name: &'a str) -> Place<'a> {
+        Place { parent: Some(self), step: Step::Member(name) }
+    }
+
+    fn item(&'a self, index: usize) -> Place<'a> {
+        Place { parent: Some(self), step: Step::Item(index) }
+    }
+
+    /// `mounts[3].options`
+    fn text(&self) -> String {
+        let before = self.parent.map(Place::text).unwrap_or_default();
+        match self.step {
+            Step::Top => before,
+            Step::Member(name) if before.is_empty() => name.into(),
+            Step::Member(name) => format!("{before}.{name}"),
+            Step::Item(index) => format!("{before}[{index}]"),
+        }
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        let why = format!("{} is missing", self.member(name).text());
+        Error::refused("config.missing", why, "add this member")
+    }
+
+    fn wrong_type(&self, expected: &str) -> Error {
+        let why = format!(
+            "{} is not {expected}",
+            if self.parent.is_none() { "config.json".into() } else { self.text() }
+        );
+        Error::refused("config.type", why, "correct the value of this member")
+    }
+}
+
+/// The members of one object that have not been taken yet.
+struct Members<'p> {
+    place: &'p Place<'p>,
+    members: Vec<(Vec<u8>, Value)>,
+}
+
+impl<'p> Members<'p> {
+    /// Opens an object and refuses what is never allowed in an object of `kind`.
+    fn open(value: Value, place: &'p Place<'p>, kind: &str) -> Result<Self, Error> {
+        let Value::Object(members) = value else {
+            return Err(place.wrong_type("an object"));
+        };
+        let mut members = Self { place, members };
+        for (object, name, rule, code, hint) in
+            FORBIDDEN.iter().filter(|forbidden| forbidden.0 == kind)
+        {
+            let _ = object;
+            match members.take(name) {
+                Some(value) if active(*rule) && !asks_nothing(&value) => {
+                    let why = format!("{} is not allowed", place.member(name).text());
+                    return Err(Error::refused(code, why, hint));
+                }
+                _ => {}
+            }
+        }
+        Ok(members)
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        let index = self.members.iter().position(|member| member.0 == name.as_bytes())?;
+        Some(self.members.swap_remove(index).1)
+    }
+
+    fn object<T>(
+        &mut self,
+        name: &str,
+        parse: fn(Value, &Place) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let place = self.place.member(name);
+        self.take(name).map(|value| parse(value, &place)).transpose()
+    }
+
+    fn required<T>(
+        &mut self,
+        name: &str,
+        parse: fn(Value, &Place) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.object(name, parse)?.ok_or_else(|| self.place.missing(name))
+    }
+
+    /// An array of what `parse` makes; absent is empty.
+    fn list<T>(
+        &mut self,
+        name: &str,
+        parse: fn(Value, &Place) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let place = self.place.member(name);
+        match self.take(name) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(values)) => {
+                let items = values.into_iter().enumerate();
+                items.map(|(index, value)| parse(value, &place.item(index))).collect()
+            }
+            Some(_) => Err(place.wrong_type("an array")),
+        }
+    }
+
+    fn strings(&mut self, name: &str) -> Result<Vec<Vec<u8>>, Error> {
+        self.list(name, string)
+    }
+
+    fn string(&mut self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.object(name, string)
+    }
+
+    /// Absent is false.
+    fn boolean(&mut self, name: &str) -> Result<bool, Error> {
+        match self.take(name) {
+            None => Ok(false),
+            Some(Value::Boolean(value)) => Ok(value),
+            Some(_) => Err(self.place.member(name).wrong_type("true or false")),
+        }
+    }
+
+    fn id(&mut self, name: &str) -> Result<Option<u32>, Error> {
+        self.object(name, |value, place| unsigned(value, place, MAX_ID))
+    }
+
+    fn signed(&mut self, name: &str) -> Result<Option<i64>, Error> {
+        self.object(name, |value, place| {
+            let number = match value {
+                Value::Unsigned(number) => i64::try_from(number).ok(),
+                Value::Negative(number) => Some(number),
+                _ => None,
+            };
+            number.ok_or_else(|| place.wrong_type("an integer in its range"))
+        })
+    }
+
+    /// Whoever reads an object ends with this: nothing may be left in it.
+    fn finish(self) -> Result<(), Error> {
+        match self.members.first() {
+            Some((name, _)) if active(Rule::UnknownMember) => {
+                let name = String::from_utf8_lossy(&name[..name.len().min(64)]);
+                let why = format!("the member {} is not known", self.place.member(&name).text());
+                Err(Error::refused(
+                    "config.unknown",
+                    why,
+                    "remove this member; the manual, reference/shim-config, lists what is known",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn string(value: Value, place: &Place) -> Result<Vec<u8>, Error> {
+    match value {
+        Value::String(bytes) => Ok(bytes),
+        _ => Err(place.wrong_type("a string")),
+    }
+}
+
+fn unsigned<T: TryFrom<u64>>(value: Value, place: &Place, most: u64) -> Result<T, Error> {
+    match value {
+        Value::Unsigned(number) if number <= most => T::try_from(number).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| place.wrong_type(&format!("an integer from 0 to {most}")))
+}
+
+fn asks_nothing(value: &Value) -> bool {
+    match value {
+        Value::String(bytes) => bytes.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
+    }
+}
+
+/// Bytes of the caller for an error: text, and not much of it.
+pub fn quoted(bytes: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(64)]))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! Who called, and what he left for us to trip over: everything inherited over execve(2).
+//!
+//! Nothing here trusts the caller's descriptors, limits, signals, directory or environment
+//! (attacks 1-10, 48 and 49 of the security manual).
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use crate::error::Error;
+use crate::rules::{Rule, active};
+use crate::sys::{self, At, Fd, SignalSet};
+
+/// The inode of the initial user namespace: PROC_USER_INIT_INO of the kernel.
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+/// PROC_SUPER_MAGIC of statfs(2).
+const PROC_MAGIC: i64 = 0x9fa0;
+/// Limits below which the shim itself cannot work, by RLIMIT_* number; bytes or descriptors.
+const FLOORS: [(u32, u64); 4] = [
+    (libc::RLIMIT_FSIZE, 1 << 20),
+    (libc::RLIMIT_DATA, 8 << 20),
+    (libc::RLIMIT_AS, 16 << 20),
+    (libc::RLIMIT_NOFILE, 64),
+];
+/// How long opening and reading the caller's own files may take, in seconds: a FUSE server that does
+/// not answer holds only its owner's call, and not for ever (attack 50).
+const OPENING_SECONDS: u64 = 30;
+
+/// The caller, as the kernel describes him, and what the payload gets back of him.
+pub struct Caller {
+    /// Real user id.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// (soft, hard) by RLIMIT_* number.
+    pub limits: [(u64, u64); 16],
+    /// Whether the effective uid is 0, by the set-user-id bit or because root called.
+    pub privileged: bool,
+    /// Where he stood, if he may look there.
+    pub cwd: Option<Fd>,
+}
+
+/// The signals that reach the payload through the shim.
+pub const FORWARDED: SignalSet = sys::signal_set(&[
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGWINCH,
+    libc::SIGCONT,
+    libc::SIGTSTP,
+]);
+
+/// Puts the process into a known state and says who called. Runs before anything is parsed.
+///
+/// # Errors
+/// `host.kernel-call` if the kernel refuses what it never refuses.
+pub fn enter() -> Result<Caller, Error> {
+    open_standard_streams();
+    let broken = |what: &str, error| {
+        Error::failed("host.kernel-call", format!("{what}: {error}"), "report this host's kernel")
+    };
+    let ids = sys::user_ids().map_err(|error| broken("getresuid", error))?;
+    let group = sys::group_ids().map_err(|error| broken("getresgid", error))?;
+    let groups = sys::groups().map_err(|error| broken("getgroups", error))?;
+    let cwd = as_ids(ids.real, group.real, || {
+        sys::open(At::Cwd, c".", libc::O_PATH | libc::O_DIRECTORY, 0, 0).ok()
+    });
+    if active(Rule::Signals) {
+        sys::set_timers(0);
+        sys::reset_signal_actions();
+    }
+    // Blocked at once and for good: they are taken by the supervisor when there is a payload, and
+    // whoever sends SIGKILL instead meets PDEATHSIG.
+    sys::set_signal_mask(FORWARDED).map_err(|error| broken("rt_sigprocmask", error))?;
+    if active(Rule::Umask) {
+        sys::set_umask(0o077);
+        sys::change_dir(c"/").map_err(|error| broken("chdir", error))?;
+    }
+    let _ = sys::control(libc::PR_SET_DUMPABLE, 0);
+    if active(Rule::Attributes) {
+        let _ = sys::control(libc::PR_SET_PDEATHSIG, 0);
+        let _ = sys::control(libc::PR_SET_CHILD_SUBREAPER, 0);
+        let _ = sys::control(libc::PR_SET_TSC, libc::PR_TSC_ENABLE as u64);
+        let _ = sys::control(libc::PR_SET_TIMERSLACK, 0);
+        sys::reset_personality();
+    }
+    Ok(Caller {
+        uid: ids.real,
+        gid: group.real,
+        groups,
+        limits: take_limits(),
+        privileged: ids.effective == 0,
+        cwd,
+    })
+}
+
+/// Descriptors 0 to 2 exist from here on, so that no file of ours becomes a standard stream
+/// (attack 3: what is opened next takes the lowest free number).
+fn open_standard_streams() {
+    for stream in 0..3 {
+        if active(Rule::StandardStreams) && !sys::is_open(stream) {
+            if let Ok(null) = sys::open(At::Cwd, c"/dev/null", libc::O_RDWR, 0, 0) {
+                if null.number() == stream {
+                    null.leak();
+                }
+            }
+        }
+    }
+}
+
+/// Raises each soft limit to its hard one, the size of core files to nothing; the values before.
+fn take_limits() -> [(u64, u64); 16] {
+    let mut before = [(u64::MAX, u64::MAX); 16];
+    for (resource, value) in (0_u32..).zip(before.iter_mut()) {
+        if let Ok(limit) = sys::limit(resource, None) {
+            *value = limit;
+            let soft = if resource == libc::RLIMIT_CORE { 0 } else { limit.1 };
+            if active(Rule::Limits) {
+                let _ = sys::limit(resource, Some((soft, limit.1)));
+            }
+        }
+    }
+    before
+}
+
+/// Closes whatever else the caller left open, the status descriptor excepted.
+pub fn close_strays(status_fd: Option<i32>) {
+    if !active(Rule::StrayDescriptors) {
+        return;
+    }
+    let _ = match status_fd {
+        None => sys::close_range(3, u32::MAX),
+        Some(3) => sys::close_range(4, u32::MAX),
+        Some(fd) => sys::close_range(3, fd as u32 - 1)
+            .and_then(|()| sys::close_range(fd + 1, u32::MAX)),
+    };
+}
+
+impl Caller {
+    /// Checks that the shim has its privilege, from an ordinary user, and that nothing bends it.
+    ///
+    /// # Errors
+    /// `caller.root`, `shim.not-setuid`, `shim.nosuid`, `caller.namespace`, `caller.seccomp`,
+    /// `caller.rlimit`, `caller.no-new-privs`.
+    pub fn require_privilege(&self) -> Result<(), Error> {
+        if active(Rule::RealRoot) && self.uid == 0 {
+            return Err(Error::refused(
+                "caller.root",
+                "the caller is root; containers run as an ordinary user",
+                "call it as the user who should own the container",
+            ));
+        }
+        if sys::control(libc::PR_GET_NO_NEW_PRIVS, 0) == Ok(1) {
+            return Err(Error::refused(
+                "caller.no-new-privs",
+                "no_new_privs is set on the caller, so the set-user-id bit has no effect",
+                "call it from a session without no_new_privs (systemd: NoNewPrivileges=no)",
+            ));
+        }
+        if !self.privileged {
+            return Err(Error::refused(
+                "shim.not-setuid",
+                "the shim is not running as root: it is not installed set-user-id, or its mount is nosuid",
+                "sudo locald admin setup",
+            ));
+        }
+        if active(Rule::UserNamespace) && !in_initial_user_namespace() {
+            return Err(Error::refused(
+                "caller.namespace",
+                "the caller is inside a user namespace of its own, where the shim has no privilege",
+                "call it from the host, outside of any container",
+            ));
+        }
+        if active(Rule::Attributes) && sys::control(libc::PR_GET_SECCOMP, 0) != Ok(0) {
+            return Err(Error::refused(
+                "caller.seccomp",
+                "a seccomp filter is in force on the caller and could change what the shim does",
+                "call it from a session without a system call filter",
+            ));
+        }
+        for (resource, floor) in FLOORS {
+            let hard = self.limits[resource as usize].1;
+            if active(Rule::Limits) && hard < floor {
+                return Err(Error::refused(
+                    "caller.rlimit",
+                    format!("hard resource limit number {resource} is {hard}, below {floor}"),
+                    "raise the limit (ulimit -H) and run again",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `step` with the caller's effective ids and without any capability.
+    ///
+    /// seteuid, not setfsuid: it clears the effective capabilities too.
+    pub fn act<T>(&self, step: impl FnOnce() -> T) -> T {
+        as_ids(self.uid, self.gid, step)
+    }
+
+    /// As [`Caller::act`], for work on the caller's files: it ends with SIGALRM if they block.
+    pub fn act_bounded<T>(&self, step: impl FnOnce() -> T) -> T {
+        sys::set_timers(OPENING_SECONDS);
+        let result = self.act(step);
+        sys::set_timers(0);
+        result
+    }
+}
+
+fn as_ids<T>(uid: u32, gid: u32, step: impl FnOnce() -> T) -> T {
+    let before = (sys::user_ids(), sys::group_ids());
+    let (Ok(users), Ok(groups)) = before else { sys::exit(125) };
+    if users.effective == uid && groups.effective == gid {
+        return step();
+    }
+    // A failure here would leave root's rights where the caller's are meant: better no process.
+    let switched = sys::set_group_ids(sys::KEEP, gid, sys::KEEP)
+        .and_then(|()| sys::set_user_ids(sys::KEEP, uid, sys::KEEP));
+    if switched.is_err() {
+        sys::exit(125);
+    }
+    let result = step();
+    let back = sys::set_user_ids(sys::KEEP, users.effective, sys::KEEP)
+        .and_then(|()| sys::set_group_ids(sys::KEEP, groups.effective, sys::KEEP));
+    if back.is_err() {
+        sys::exit(125);
+    }
+    result
+}
+
+/// Gives every privilege up for good: real, effective and saved ids are the caller's.
+pub fn become_caller() {
+    let (Ok(users), Ok(groups)) = (sys::user_ids(), sys::group_ids()) else { sys::exit(125) };
+    let _ = sys::set_user_ids(sys::KEEP, users.saved, sys::KEEP);
+    let gone = sys::set_group_ids(groups.real, groups.real, groups.real)
+        .and_then(|()| sys::set_user_ids(users.real, users.real, users.real));
+    if gone.is_err() {
+        sys::exit(125);
+    }
+}
+
+/// Whether this process is in the user namespace that the machine started with.
+fn in_initial_user_namespace() -> bool {
+    // The caller may have his own mounts only inside a user namespace of his own, where the
+    // set-user-id bit of a root-owned file has no effect; still, a look at the type costs nothing.
+    let flags = libc::O_RDONLY;
+    let Ok(namespace) = sys::open(At::Cwd, c"/proc/self/ns/user", flags, 0, 0) else { return false };
+    let Ok(proc) = sys::open(At::Cwd, c"/proc/self", libc::O_PATH | libc::O_DIRECTORY, 0, 0) else {
+        return false;
+    };
+    matches!(sys::statfs(&proc), Ok((PROC_MAGIC, _)))
+        && sys::stat(namespace.number()).is_ok_and(|status| status.inode == INITIAL_USER_NAMESPACE)
+}

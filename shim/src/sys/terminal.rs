@@ -1,0 +1,104 @@
+//! ioctl(2): terminals, and the loopback interface.
+
+use core::mem;
+
+use super::{Fd, Result, call, fd_result, number, scalar};
+
+/// The modes of a terminal, as TCGETS gives them: struct termios of the kernel.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Modes {
+    input: u32,
+    output: u32,
+    control: u32,
+    local: u32,
+    line: u8,
+    characters: [u8; 19],
+}
+
+impl Modes {
+    /// The same terminal passing every byte through untouched: cfmakeraw(3).
+    pub fn raw(mut self) -> Self {
+        self.input &= !(libc::IGNBRK
+            | libc::BRKINT
+            | libc::PARMRK
+            | libc::ISTRIP
+            | libc::INLCR
+            | libc::IGNCR
+            | libc::ICRNL
+            | libc::IXON);
+        self.output &= !libc::OPOST;
+        self.local &= !(libc::ECHO | libc::ECHONL | libc::ICANON | libc::ISIG | libc::IEXTEN);
+        self.control = self.control & !(libc::CSIZE | libc::PARENB) | libc::CS8;
+        self
+    }
+}
+
+/// TCGETS: the modes of a terminal; ENOTTY for anything else.
+pub fn terminal_modes(fd: i32) -> Result<Modes> {
+    // SAFETY: `Modes` is made of integers, for which all zeroes is a valid value.
+    let mut modes: Modes = unsafe { mem::zeroed() };
+    let at = &raw mut modes as usize;
+    // SAFETY: the kernel writes one struct termios, 36 bytes, the size of `Modes`.
+    unsafe { call(libc::SYS_ioctl, [number(fd), libc::TCGETS as usize, at, 0, 0, 0]) }?;
+    Ok(modes)
+}
+
+/// TCSETSW: new modes once pending output is out.
+pub fn set_terminal_modes(fd: i32, modes: &Modes) -> Result<()> {
+    let at = &raw const *modes as usize;
+    // SAFETY: the kernel reads one struct termios, 36 bytes, the size of `Modes`.
+    unsafe { call(libc::SYS_ioctl, [number(fd), libc::TCSETSW as usize, at, 0, 0, 0]) }.map(drop)
+}
+
+/// TIOCGWINSZ: rows, columns and pixels of a terminal.
+pub fn window_size(fd: i32) -> Result<[u16; 4]> {
+    let mut size = [0_u16; 4];
+    let at = size.as_mut_ptr() as usize;
+    // SAFETY: the kernel writes one struct winsize, four u16.
+    unsafe { call(libc::SYS_ioctl, [number(fd), libc::TIOCGWINSZ as usize, at, 0, 0, 0]) }?;
+    Ok(size)
+}
+
+/// TIOCSWINSZ.
+pub fn set_window_size(fd: i32, size: [u16; 4]) -> Result<()> {
+    let at = size.as_ptr() as usize;
+    // SAFETY: the kernel reads one struct winsize, four u16.
+    unsafe { call(libc::SYS_ioctl, [number(fd), libc::TIOCSWINSZ as usize, at, 0, 0, 0]) }.map(drop)
+}
+
+/// Unlocks the terminal behind `master` and opens its other side: TIOCSPTLCK, TIOCGPTPEER.
+pub fn terminal_peer(master: &Fd) -> Result<Fd> {
+    let unlocked = 0_i32;
+    let (fd, at) = (number(master.number()), &raw const unlocked as usize);
+    // SAFETY: the kernel reads one int.
+    unsafe { call(libc::SYS_ioctl, [fd, libc::TIOCSPTLCK as usize, at, 0, 0, 0]) }?;
+    let flags = number(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+    fd_result(scalar(libc::SYS_ioctl, [fd, libc::TIOCGPTPEER as usize, flags, 0, 0]))
+}
+
+/// TIOCSCTTY: makes `fd` the controlling terminal of our session, which has none.
+pub fn take_terminal(fd: i32) -> Result<()> {
+    scalar(libc::SYS_ioctl, [number(fd), libc::TIOCSCTTY as usize, 0, 0, 0]).map(drop)
+}
+
+/// Brings the interface `lo` of our network namespace up: SIOCSIFFLAGS of netdevice(7).
+pub fn bring_loopback_up() -> Result<()> {
+    let domain = number(libc::AF_INET);
+    let kind = number(libc::SOCK_DGRAM | libc::SOCK_CLOEXEC);
+    let socket = fd_result(scalar(libc::SYS_socket, [domain, kind, 0, 0, 0]))?;
+    // struct ifreq: name (16 bytes), flags (a short), padding to 40 bytes.
+    let mut request = [0_u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    let flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    request[16..18].copy_from_slice(&flags.to_ne_bytes());
+    let at = request.as_ptr() as usize;
+    // SAFETY: the kernel reads one struct ifreq, 40 bytes.
+    unsafe {
+        call(
+            libc::SYS_ioctl,
+            [number(socket.number()), libc::SIOCSIFFLAGS as usize, at, 0, 0, 0],
+        )
+    }
+    .map(drop)
+}

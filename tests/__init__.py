@@ -1,0 +1,1 @@
+"""Tests of every part; nothing else imports this package."""

@@ -1,0 +1,202 @@
+"""Bring an image into the store, from a registry or a layout, with every digest verified.
+
+Imports `store`, `oci` and `errors`; the HTTP library (registry.py) and tarfile only to fetch something.
+"""
+
+import os
+import time
+from typing import Literal, Protocol
+
+from locald.errors import ImageNotFound, ManifestInvalid, PlatformUnavailable
+from locald.images.store import BlobWriter, Image, Layer, Store, canonical
+from locald.oci import (
+    OCI_MANIFEST,
+    Descriptor,
+    Digest,
+    LayoutReference,
+    Manifest,
+    Platform,
+    Reference,
+    parse_config,
+    parse_manifest,
+)
+
+CONFIG_LIMIT_BYTES = 8 << 20
+INDEX_DEPTH_LIMIT = 3  # an index may name an index; more than this is nobody's image
+
+Policy = Literal["missing", "always", "never"]
+
+
+class Progress(Protocol):
+    """Told about blobs while they come; drawing is the cli's."""
+
+    def begin(self, digest: Digest, size_bytes: int) -> None:
+        """Say that a blob is about to be fetched."""
+
+    def advance(self, digest: Digest, done_bytes: int) -> None:
+        """Say how much of it is here; less than before if the source had to start again."""
+
+    def end(self, digest: Digest, *, cached: bool) -> None:
+        """Say that it is complete and verified; `cached`: it was here before, without `begin`."""
+
+
+class Source(Protocol):
+    """Where images come from."""
+
+    def manifest(self, version: str) -> tuple[bytes, str | None, Digest]:
+        """Return the verified bytes, the media type if known, and the digest of a manifest or an index."""
+
+    def fetch(self, writer: BlobWriter) -> None:
+        """Give `writer` the blob that it wants."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+def pull(
+    reference: str,
+    *,
+    store: Store,
+    platform: str | None = None,
+    progress: Progress | None = None,
+    policy: Policy = "missing",
+) -> Image:
+    """Return the image that `reference` names, fetched if need be.
+
+    Args:
+        reference: What a user calls it: [HOST[:PORT]/]NAME[:TAG][@DIGEST], oci:DIRECTORY[:TAG] or
+            oci-archive:FILE[:TAG].
+        store: Where it goes.
+        platform: OS/ARCHITECTURE[/VARIANT]; default: this host's.
+        progress: Told what happens.
+        policy: "missing" asks a registry only for what the store does not have (a layout is always looked
+            into: that is cheap, and files change); "always" asks; "never" does not.
+
+    Raises:
+        ReferenceInvalid, PlatformInvalid, ImageNotFound, PlatformUnavailable, ManifestInvalid,
+        MediaTypeUnsupported, DigestMismatch, LayerInvalid: (exit 125, `image.*`).
+        StoreFull, StoreUnusable: (exit 125, `store.*`).
+        RegistryError, CredentialsUnreadable: (exit 125, `registry.*`).
+    """
+    name = canonical(reference)
+    wanted = Platform.parse(platform) if platform else Platform.of_machine(os.uname().machine)
+    local = policy == "never" or (policy == "missing" and isinstance(name, Reference))
+    known = store.get(str(name)) if local else None
+    if known is not None and (wanted.os, wanted.architecture) == (
+        known.platform.os,
+        known.platform.architecture,
+    ):
+        return known
+    if policy == "never":
+        raise ImageNotFound(str(name), "the store")
+    store.clean()
+    source = _open_source(name)
+    try:
+        with store.sharing():
+            image = _Pull(str(name), name, source, store, wanted, progress).run()
+            store.put(image)
+    finally:
+        source.close()
+    return image
+
+
+def _open_source(name: Reference | LayoutReference) -> Source:
+    if isinstance(name, LayoutReference):
+        from locald.images.layout import open_layout  # noqa: PLC0415  # brings tarfile
+
+        return open_layout(name)
+    from locald.images.registry import Registry  # noqa: PLC0415  # brings the HTTP library
+
+    return Registry(name)
+
+
+class _Pull:
+    """One pull: the same questions to whichever source."""
+
+    def __init__(  # pull()'s own, resolved
+        self,
+        reference: str,
+        name: Reference | LayoutReference,
+        source: Source,
+        store: Store,
+        wanted: Platform,
+        progress: Progress | None,
+    ) -> None:
+        self._reference = reference
+        self._version = name.version if isinstance(name, Reference) else name.tag or ""
+        self._source = source
+        self._store = store
+        self._wanted = wanted
+        self._progress = progress
+
+    def run(self) -> Image:
+        manifest, digest, content = self._find_manifest()
+        self._add(Descriptor(OCI_MANIFEST, digest, len(content)), content)
+        if manifest.config.size_bytes > CONFIG_LIMIT_BYTES:
+            raise ManifestInvalid(self._reference, f"its config is larger than {CONFIG_LIMIT_BYTES} bytes")
+        self._fetch(manifest.config)
+        config_bytes = self._store.blob_path(manifest.config.digest).read_bytes()
+        config, diff_ids, platform = parse_config(config_bytes, manifest, self._reference)
+        # Variants are left to the index: many configs name none.
+        if (platform.os, platform.architecture) != (self._wanted.os, self._wanted.architecture):
+            raise PlatformUnavailable(self._reference, str(self._wanted), [str(platform)])
+        layers = [Layer(blob, diff_id) for blob, diff_id in zip(manifest.layers, diff_ids, strict=True)]
+        for layer in layers:
+            self._fetch(layer.blob)
+        uids, gids = self._read_owners(layers)
+        return Image(
+            reference=self._reference,
+            id=manifest.config.digest,
+            manifest_digest=digest,
+            platform=platform,
+            layers=tuple(layers),
+            config=config,
+            owner_uids=tuple(sorted(uids)),
+            owner_gids=tuple(sorted(gids)),
+            pulled_at_s=int(time.time()),
+        )
+
+    def _find_manifest(self) -> tuple[Manifest, Digest, bytes]:
+        version = self._version
+        for _ in range(INDEX_DEPTH_LIMIT):
+            content, media_type, digest = self._source.manifest(version)
+            document = parse_manifest(content, media_type, f"The manifest {digest}")
+            if isinstance(document, Manifest):
+                return document, digest, content
+            version = str(document.choose(self._reference, self._wanted).digest)
+        raise ManifestInvalid(self._reference, "its indexes are nested too deeply")
+
+    def _add(self, descriptor: Descriptor, content: bytes) -> None:
+        if not self._store.has_blob(descriptor):
+            self._store.add_blob(descriptor, lambda writer: writer.write(content))
+
+    def _fetch(self, descriptor: Descriptor) -> None:
+        digest, progress = descriptor.digest, self._progress
+        cached = self._store.has_blob(descriptor)
+        if not cached:
+            if progress is not None:
+                progress.begin(digest, descriptor.size_bytes)
+            self._store.add_blob(descriptor, self._fill)
+        if progress is not None:
+            progress.end(digest, cached=cached)
+
+    def _fill(self, writer: BlobWriter) -> None:
+        if self._progress is not None:
+            writer.progress = self._progress.advance
+        self._source.fetch(writer)
+
+    def _read_owners(self, layers: list[Layer]) -> tuple[set[int], set[int]]:
+        """Check each layer against its diff ID, and learn whose files it holds, unless that is known."""
+        known = self._store.get(self._reference)
+        if known is not None and known.layers == tuple(layers):
+            return set(known.owner_uids), set(known.owner_gids)
+        from locald.images.archive import scan  # noqa: PLC0415  # brings tarfile
+
+        # Directories that no layer describes are root's.
+        uids, gids = {0}, {0}
+        for layer in layers:
+            with self._store.open_blob(layer.blob.digest) as blob:
+                facts = scan(blob, layer.blob.digest, layer.diff_id)
+            uids |= facts.uids
+            gids |= facts.gids
+        return uids, gids

@@ -1,0 +1,214 @@
+"""Unpacked images: a cache of trees in the store, and what runs as root of a user namespace to make them.
+
+    store/trees/<image id>-<owners>/rootfs     whole: made aside, put on disk, then renamed
+    store/trees/<image id>-<owners>/meta.json  what was left out or noted while unpacking
+
+Imports `store`, `files`, `owners` and `errors`; the unpacker only to make a tree: most runs find one.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from locald import errors
+from locald.images import files
+from locald.images.owners import Owners
+from locald.images.store import Image, Store
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+META_VERSION = 1
+
+
+class RootRunner(Protocol):
+    """Runs a program of locald's own as root of a user namespace, in a container of ours.
+
+    There 0 is the caller, k is his k-th subordinate id, `/` is the host's, readable only but for `writable`.
+    """
+
+    def __call__(
+        self, argv: Sequence[str], *, environment: Mapping[str, str], writable: Sequence[Path]
+    ) -> bytes:
+        """Run `argv` to its end and return what it wrote to stdout, whatever its exit code.
+
+        Raises:
+            LocaldError: It could not be started.
+        """
+
+
+@dataclass(slots=True)
+class Tree:
+    """An unpacked image, kept from removal until `close`."""
+
+    path: Path  # of the root filesystem; never write there
+    owners: Owners  # reduced: squashed where all files are the caller's
+    notes: dict[str, int]  # what unpacking left out, by kind: `device`, `xattr:NAME`
+    sealed: dict[str, int]  # modes that the copies get, where the tree itself must stay readable
+    fd: int = field(repr=False)  # holds the shared lock; let a process inherit it that uses `path` for longer
+
+    def close(self) -> None:
+        """Let the tree be removed."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        self.close()
+
+    def copy_to(self, target: Path, *, as_root: RootRunner | None = None) -> None:
+        """Copy the tree to `target`, which must not exist, in a directory of the caller's.
+
+        Raises:
+            StoreFull: (exit 125, `store.full`).
+        """
+        if self.owners == Owners.squashed():
+            # Imported here: a read-only container needs no copy.
+            from locald.images.copying import copy_tree  # noqa: PLC0415
+
+            copy_tree(self.path, target, sealed=self.sealed)
+        else:
+            run_as_root(as_root, ["copy", str(self.path), str(target)], writable=target.parent)
+
+
+def cached_tree(image: Image, store: Store, *, owners: Owners, as_root: RootRunner | None = None) -> Tree:
+    """Return the unpacked image, from the cache or made now; close it when its container has ended.
+
+    Args:
+        image: As the store returned it.
+        store: Where it came from.
+        owners: Who owns what; images of a single owner need no `as_root` whatever is said here.
+        as_root: How to make a tree of several owners.
+
+    Raises:
+        LayerInvalid: (exit 125, `image.layer-invalid`).
+        OwnerUnmapped: (exit 125, `image.owner-unmapped`).
+        StoreFull: (exit 125, `store.full`).
+        StoreUnusable: (exit 125, `store.unusable`).
+    """
+    owners = owners.reduced(image.owner_uids, image.owner_gids)
+    key = f"{image.id.hex}-{owners}"
+    while (tree := _open_tree(store, key, owners)) is None:
+        store.clean()
+        with store.sharing(), files.store_errors(store.root), store.workspace() as work:
+            made = work / key
+            made.mkdir()
+            facts = unpack(image, store, made / "rootfs", owners=owners, as_root=as_root, readable=True)
+            facts["version"] = META_VERSION
+            files.write_durably(made, "meta.json", json.dumps(facts).encode(), beside=work)
+            _sync_file_system(made)
+            # Another process may have been faster: its tree is the same, so ours is discarded.
+            with suppress(FileExistsError):
+                _rename_new(made, store.trees / key)
+    return tree
+
+
+def unpack(  # two of them with a default
+    image: Image,
+    store: Store,
+    target: Path,
+    *,
+    owners: Owners,
+    as_root: RootRunner | None = None,
+    readable: bool = False,
+) -> dict[str, Any]:
+    """Unpack `image` into `target`, which must not exist; return what was noted: `notes` and `sealed`.
+
+    Raises: as `cached_tree`.
+    """
+    arguments = [f"{layer.diff_id}@{store.blob_path(layer.blob.digest)}" for layer in image.layers]
+    if owners == Owners.squashed():
+        # Imported here: it brings tarfile.
+        from locald.images.unpack import unpack_layers  # noqa: PLC0415
+
+        return unpack_layers(target, owners, arguments, readable=readable)
+    return run_as_root(as_root, ["layers", str(target), str(owners), *arguments], writable=target.parent)
+
+
+def run_as_root(as_root: RootRunner | None, arguments: Sequence[str], *, writable: Path) -> dict[str, Any]:
+    """Run `python -m locald.images.unpack` by `as_root` and return its answer.
+
+    Raises:
+        LocaldError: The one that it met there.
+    """
+    if as_root is None:
+        raise TypeError("a tree of several owners needs as_root")
+    # Where this very package lies, installed or not; -P keeps the working directory out of sys.path.
+    environment = {"PYTHONPATH": str(Path(errors.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+    output = as_root(
+        [sys.executable, "-P", "-m", "locald.images.unpack", *arguments],
+        environment=environment,
+        writable=[writable],
+    )
+    try:
+        answer = json.loads(output)
+    except ValueError:
+        answer = {}
+    if not isinstance(answer, dict) or not answer:
+        raise errors.StoreUnusable(str(writable), "the unpacker ended without an answer")
+    if "error" in answer:
+        raise _error_of(**answer["error"])
+    return answer
+
+
+def _error_of(code: str, message: str, hint: str) -> errors.LocaldError:
+    """Make the error that another process of ours reported."""
+    todo: list[type[errors.LocaldError]] = [errors.ImageError]
+    for kind in todo:
+        todo += kind.__subclasses__()
+        if getattr(kind, "code", None) == code:
+            error = kind.__new__(kind)
+            errors.LocaldError.__init__(error, message, hint=hint)
+            return error
+    return errors.StoreUnusable("the tree", message)
+
+
+def _open_tree(store: Store, key: str, owners: Owners) -> Tree | None:
+    with files.store_errors(store.root):
+        fd = files.open_locked_directory(store.trees / key, shared=True)
+        if fd is None:
+            return None
+        try:
+            meta = json.loads((store.trees / key / "meta.json").read_bytes())
+            return Tree(store.trees / key / "rootfs", owners, meta["notes"], meta["sealed"], fd)
+        except (ValueError, KeyError) as error:
+            os.close(fd)
+            raise errors.StoreUnusable(str(store.trees / key), "its meta.json is damaged") from error
+        except BaseException:
+            os.close(fd)
+            raise
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    """Rename the directory `source`, unless `target` is there."""
+    try:
+        files.rename_durably(source, target)
+    except OSError as error:
+        # rename(2) replaces an empty directory only, and a tree is not empty.
+        if target.exists():
+            raise FileExistsError(str(target)) from error
+        raise
+
+
+def _sync_file_system(path: Path) -> None:
+    """Put a whole new tree on disk: after a power cut a tree is whole or absent, too."""
+    # Imported here: only making a tree needs it. Python has no syncfs(2), and fsync(2) a file is far slower.
+    import ctypes  # noqa: PLC0415
+
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(fd) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+    finally:
+        os.close(fd)

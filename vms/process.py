@@ -93,11 +93,12 @@ def check(
     deadline: Deadline,
     stdin: bytes = b"",
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     error: type[VmsError] = VmsError,
     hint: str = "",
 ) -> Finished:
     """As `run`, but raise `error` with the exact command and its output if it fails."""
-    done = run(command, deadline=deadline, stdin=stdin, env=env)
+    done = run(command, deadline=deadline, stdin=stdin, env=env, cwd=cwd)
     if done.exit_code != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
         message = f"exit code {done.exit_code}: {' '.join(done.command)}\n{said}"

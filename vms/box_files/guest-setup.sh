@@ -1,0 +1,83 @@
+#!/bin/bash
+# Runs once in a box's root, as root, before its first boot:  guest-setup.sh BOX USER...
+# Turns a plain Debian into a guest that Vagrant can log in to; the same for every profile of the box.
+set -euo pipefail
+box=$1
+shift
+
+# -- names. A fixed machine id: an empty one costs a pass at boot, `uninitialized` makes
+# systemd-firstboot wait at the console for ever.
+printf 'guest\n' > /etc/hostname
+printf '127.0.0.1 localhost guest\n' > /etc/hosts
+printf '%s' "$box" | sha256sum | head -c 32 > /etc/machine-id
+rm -f /etc/resolv.conf && : > /etc/resolv.conf
+: > /etc/fstab
+
+# -- accounts. Each has a login of its own by ssh, since only a login gives pam_selinux and logind
+# their say. The key is Vagrant's well-known one: the port is on the controller's loopback.
+useradd --create-home --shell /bin/bash vagrant
+printf 'vagrant ALL=(ALL) NOPASSWD: ALL\n' > /etc/sudoers.d/vagrant
+chmod 0440 /etc/sudoers.d/vagrant
+/bin/sh /tmp/make-users.sh "$@"
+for user in root vagrant "$@"; do
+    # A shadow entry of ! is a locked account to sshd; * has no password and may log in.
+    [ "$user" = asker ] || usermod -p '*' "$user"
+    ssh_directory=$(getent passwd "$user" | cut -d: -f6)/.ssh
+    install -d -m 0700 -o "$user" -g "$user" "$ssh_directory"
+    install -m 0600 -o "$user" -g "$user" /tmp/login.pub "$ssh_directory/authorized_keys"
+done
+
+# -- sshd: one host key, made now (slow under emulation), and room for many sessions on a connection.
+rm -f /etc/ssh/ssh_host_*
+ssh-keygen -q -t ed25519 -N '' -C "$box" -f /etc/ssh/ssh_host_ed25519_key
+cat > /etc/ssh/sshd_config.d/guest.conf <<'CONF'
+HostKey /etc/ssh/ssh_host_ed25519_key
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+UseDNS no
+PrintLastLog no
+MaxSessions 100
+MaxStartups 100
+CONF
+
+# -- network: fixed addresses on QEMU's user-mode networks. eth0 is there for Vagrant's guest agent
+# query only; ssh comes in by eth1. There is no route and no name server: the guest reaches nobody.
+network() {
+    cat > "/etc/systemd/network/$1.network" <<CONF
+[Match]
+MACAddress=$2
+[Network]
+Address=$3
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+[Link]
+RequiredForOnline=no
+CONF
+}
+network vagrant 52:54:00:1d:00:01 10.0.2.15/24
+network ssh 52:54:00:1d:00:02 10.0.3.15/24
+systemctl --quiet enable systemd-networkd.service ssh.service serial-getty@ttyS0.service
+
+# -- what nobody needs here only costs boot time or disturbs measurements.
+systemctl --quiet mask systemd-networkd-wait-online.service systemd-firstboot.service \
+    getty@tty1.service systemd-pstore.service systemd-update-utmp.service \
+    systemd-journal-flush.service modprobe@drm.service sys-kernel-debug.mount \
+    sys-kernel-tracing.mount apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
+    e2scrub_all.timer e2scrub_reap.service fstrim.timer systemd-tmpfiles-clean.timer \
+    docker-registry.service
+
+# -- the journal is evidence: kept in memory, audit lines too, none dropped for being many.
+install -d /etc/systemd/journald.conf.d
+cat > /etc/systemd/journald.conf.d/guest.conf <<'CONF'
+[Journal]
+Storage=volatile
+RateLimitIntervalSec=0
+Audit=yes
+CONF
+
+# -- SELinux: enforcing by configuration; a profile that does not ask for it never loads it.
+if [ -e /etc/selinux/config ]; then
+    sed -i 's/^SELINUX=.*/SELINUX=enforcing/; s/^SELINUXTYPE=.*/SELINUXTYPE=default/' \
+        /etc/selinux/config
+    systemctl --quiet mask selinux-autorelabel-mark.service
+fi

@@ -1,0 +1,297 @@
+"""The only runner of Vagrant: boots a profile's box, and takes it away to the last disk.
+
+python-vagrant builds the command lines; here they get a deadline, an environment of their own and a
+log, none of which it offers. A machine's whole state is in its directory: machine.json (what the
+Vagrantfile reads), vagrant.log, console, ssh_config.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import vagrant as python_vagrant
+
+from vms import accel, boxes, home, host, process
+from vms.deadline import Deadline
+from vms.errors import BootError, CommandTimedOut, GuestLost, NotRunning, VmsError
+from vms.profile import Profile
+from vms.ssh import Keeper, SshGuest, make_config
+
+FILES = Path(__file__).parent / "box_files"
+BOOT_LIMIT_S = 150
+"""Vagrant's own limit from QEMU's start to ssh; 20 s is usual on one emulated CPU."""
+
+FIRST_ANSWER_LIMIT_S = 90.0
+DESTROY_LIMIT_S = 60.0
+COMMON_ARGUMENTS = ("root=/dev/vda", "rw", "console=ttyS0", "net.ifnames=0", "panic=-1")
+SNAPSHOT = "clean"
+TAIL_LINES = 15
+
+
+class BoundedVagrant(python_vagrant.Vagrant):  # type: ignore[misc]  # python-vagrant has no types
+    """python-vagrant, each command of which ends by a deadline and is written to a log."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(root=str(directory), env=_environment(directory))
+        self._log = directory / "vagrant.log"
+        self.deadline = Deadline.after(DESTROY_LIMIT_S)
+
+    def _call_vagrant_command(self, args: Sequence[str | None]) -> None:
+        command = self._make_vagrant_command(args)
+        with self._log.open("a") as log:
+            log.write(f"$ {' '.join(command)}\n")
+        done = process.run(
+            command, env=self.env, cwd=Path(self.root), log=self._log, deadline=self.deadline
+        )
+        if done.exit_code != 0:
+            tail = read_tail(self._log)
+            raise VmsError(f"exit code {done.exit_code}: {' '.join(command)}\n{tail}")
+
+    def _run_vagrant_command(self, args: Sequence[str | None]) -> str:
+        command = self._make_vagrant_command(args)
+        done = process.check(command, env=self.env, deadline=self.deadline, cwd=Path(self.root))
+        return done.text
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """Where a machine's state is, and what libvirt calls it."""
+
+    name: str
+    directory: Path
+
+    @property
+    def domain(self) -> str:
+        return f"{self.prefix}{self.name}"
+
+    @property
+    def prefix(self) -> str:
+        # Two homes on one machine, and a libvirt of the machine's own, do not collide.
+        return f"vms-{home.tag()}-"
+
+    @property
+    def facts(self) -> Path:
+        return self.directory / "machine.json"
+
+    @property
+    def console(self) -> Path:
+        return self.directory / "console"
+
+    @property
+    def ssh_config(self) -> Path:
+        return self.directory / "ssh_config"
+
+
+def _find(profile: Profile) -> _Machine:
+    return _Machine(profile.name, home.machine(profile.name))
+
+
+def _environment(directory: Path) -> dict[str, str]:
+    """Vagrant's whole environment: nothing of a person's own Vagrant is read or changed."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(home.root()),
+        "LC_ALL": "C.UTF-8",
+        "VAGRANT_HOME": str(home.root() / "vagrant.d"),
+        "VAGRANT_CWD": str(directory),
+        "VAGRANT_DOTFILE_PATH": str(directory / ".vagrant"),
+        "VAGRANT_DEFAULT_PROVIDER": "libvirt",
+        "VAGRANT_CHECKPOINT_DISABLE": "1",
+        "VAGRANT_BOX_UPDATE_CHECK_DISABLE": "1",
+        "VAGRANT_NO_COLOR": "1",
+    }
+
+
+def read_tail(path: Path, lines: int = TAIL_LINES) -> str:
+    """Return a log's last lines without what progress bars and consoles draw with."""
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return f"({path} is not there)"
+    kept = []
+    for line in text.replace("\r", "\n").splitlines():
+        plain = "".join(char for char in line if char.isprintable()).strip()
+        if plain and "Progress:" not in plain:
+            kept.append(plain)
+    return "\n".join(kept[-lines:])
+
+
+def find_free_port() -> int:
+    """Return a loopback port that nobody listens on now; another may take it before QEMU does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> None:
+    """Boot the profile's box; once more, and reported, if the first try does not reach ssh.
+
+    An emulated kernel was seen to crash while it starts (1 in 33 with two CPUs), and a port that
+    was free may have been taken: neither says anything about what is to be tested.
+
+    Raises:
+        HostNotReady, BoxError: Nothing was booted.
+        BootError: Two boots failed; the message ends with the last lines of log and console.
+    """
+    host.require()
+    box = boxes.find_or_build(profile.box, report=report)
+    host.start()
+    accelerator = accel.choose(box.kernel_image, box.sha256)
+    machine = _find(profile)
+    deadline = Deadline.after(limit_s)
+    for attempt in (1, 2):
+        start = time.monotonic()
+        facts = _declare(profile, machine, box, accelerator, attempt)
+        try:
+            _boot(profile, machine, deadline)
+        except (VmsError, OSError) as error:
+            said = f"{error}\nconsole:\n{read_tail(machine.console)}"
+            destroy(profile)
+            if attempt == 2 or deadline.passed:
+                raise BootError(f"{profile.name} did not come up: {said}") from error
+            report(f"the first boot failed and is repeated once: {said}")
+        else:
+            facts["boot_s"] = f"{time.monotonic() - start:.1f}"
+            machine.facts.write_text(json.dumps(facts, indent=1))
+            report(f"{profile.name} booted in {facts['boot_s']} s ({accelerator})")
+            return
+
+
+def _declare(
+    profile: Profile, machine: _Machine, box: boxes.Box, accelerator: str, attempt: int
+) -> dict[str, Any]:
+    """Write what the Vagrantfile reads, and return it."""
+    facts: dict[str, Any] = {
+        "name": profile.name,
+        "box": box.name,
+        "box_archive": str(box.archive),
+        "box_sha256": box.sha256,
+        "kernel": box.kernel,
+        "kernel_image": str(box.kernel_image),
+        "initrd": str(box.initrd),
+        "command_line": " ".join((*COMMON_ARGUMENTS, *profile.kernel_arguments)),
+        "accelerator": accelerator,
+        "memory_mib": profile.memory_mib,
+        "cpus": profile.cpus,
+        "port": find_free_port(),
+        "boot_limit_s": BOOT_LIMIT_S,
+        "boots": attempt,
+        "console": str(machine.console),
+        "libvirt_uri": host.uri(),
+        "domain_prefix": machine.prefix,
+        "pool": host.POOL,
+        "pool_directory": str(host.pool_directory()),
+    }
+    machine.console.unlink(missing_ok=True)
+    (machine.directory / "vagrant.log").write_bytes(b"")
+    machine.facts.write_text(json.dumps(facts, indent=1))
+    shutil.copy(FILES / "Vagrantfile", machine.directory / "Vagrantfile")
+    return facts
+
+
+def _boot(profile: Profile, machine: _Machine, deadline: Deadline) -> None:
+    runner = BoundedVagrant(machine.directory)
+    runner.deadline = deadline
+    runner.up(vm_name=machine.name, provider="libvirt")
+    # Vagrant's own ssh configuration is not asked for: a second Ruby start to learn what is known.
+    facts = json.loads(machine.facts.read_text())
+    config = make_config(
+        machine.name, port=facts["port"], key=_login_key(), sockets=home.sockets()
+    )
+    machine.ssh_config.write_text(config)
+    guest = connect(profile)
+    guest.succeed(["true"], user="root", deadline=deadline.at_most(FIRST_ANSWER_LIMIT_S))
+
+
+def _login_key() -> Path:
+    """Where Vagrant keeps its well-known private key; it is copied, since ssh wants it private."""
+    target = home.root() / "login-key"
+    if not target.exists():
+        listed = process.check(["dpkg", "-L", "vagrant"], deadline=Deadline.after(30)).text
+        source = next(line for line in listed.splitlines() if line.endswith("/keys/vagrant"))
+        target.touch(mode=0o600)
+        target.write_bytes(Path(source).read_bytes())
+    return target
+
+
+def is_up(profile: Profile) -> bool:
+    """Whether libvirt says that the machine runs."""
+    machine = _find(profile)
+    if not machine.facts.exists() or not host.answers():
+        return False
+    return host.virsh("domstate", machine.domain).text.strip() == "running"
+
+
+def connect(profile: Profile) -> SshGuest:
+    """Return a handle; NotRunning unless the machine is up."""
+    machine = _find(profile)
+    if not machine.ssh_config.exists() or not is_up(profile):
+        raise NotRunning(f"{profile.name} is not up", hint=f"python -m vms up {profile.name}")
+    facts = json.loads(machine.facts.read_text())
+    shown = ("box", "box_sha256", "kernel", "accelerator", "command_line", "memory_mib", "cpus")
+    identity = {"profile": profile.name}
+    identity |= {key: str(facts[key]) for key in (*shown, "boots", "boot_s") if key in facts}
+    return SshGuest(
+        profile,
+        identity,
+        config=machine.ssh_config,
+        sockets=home.sockets(),
+        keeper=_Snapshots(machine),
+    )
+
+
+def destroy(profile: Profile) -> None:
+    """Take the machine away: connections, domain, snapshots, disks. Harmless if there is none."""
+    machine = _find(profile)
+    if machine.ssh_config.exists():
+        SshGuest(profile, {}, config=machine.ssh_config, sockets=home.sockets()).disconnect()
+        machine.ssh_config.unlink()
+    if not machine.facts.exists():
+        return
+    if host.missing_packages():
+        return
+    host.start()
+    if (machine.directory / ".vagrant").exists():
+        # What it leaves, for example because it was killed while it made the domain, goes below.
+        with contextlib.suppress(VmsError):
+            BoundedVagrant(machine.directory).destroy(vm_name=machine.name)
+    host.virsh("destroy", machine.domain)
+    host.virsh("undefine", machine.domain, "--snapshots-metadata", "--managed-save")
+    for line in host.virsh("vol-list", host.POOL).text.splitlines():
+        volume = line.split()[0] if line.split() else ""
+        if volume.startswith(f"{machine.domain}.") or volume.startswith(f"{machine.domain}-"):
+            host.virsh("vol-delete", "--pool", host.POOL, volume)
+    if host.virsh("domstate", machine.domain).exit_code == 0:
+        raise VmsError(f"libvirt still knows the domain {machine.domain}")
+    shutil.rmtree(machine.directory / ".vagrant", ignore_errors=True)
+    machine.facts.unlink()
+
+
+class _Snapshots(Keeper):
+    """Memory and disk of a machine, kept by QEMU inside its own disk."""
+
+    def __init__(self, machine: _Machine) -> None:
+        self._domain = machine.domain
+
+    def save(self) -> None:
+        host.virsh("snapshot-delete", self._domain, SNAPSHOT, limit_s=60)
+        self._run("snapshot-create-as", self._domain, SNAPSHOT)
+
+    def revert(self) -> None:
+        self._run("snapshot-revert", self._domain, SNAPSHOT)
+
+    def _run(self, *arguments: str) -> None:
+        try:
+            done = host.virsh(*arguments, limit_s=120)
+        except CommandTimedOut as error:
+            raise GuestLost(str(error)) from error
+        if done.exit_code != 0:
+            raise GuestLost(f"{' '.join(arguments)}: {done.stderr.decode(errors='replace')}")

@@ -12,6 +12,10 @@ use crate::error::Error;
 use crate::json::{self, Value};
 use crate::rules::{Rule, active};
 
+mod members;
+
+use members::{MAX_ID, Members, Place, unsigned};
+
 /// The config of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -202,7 +206,7 @@ impl Config {
     /// The `json.*` codes, `config.type`, `config.missing`, `config.unknown`, `config.version`,
     /// `config.annotation`, and the codes of [`FORBIDDEN`].
     pub fn parse(text: &[u8]) -> Result<Self, Error> {
-        let place = Place { parent: None, step: Step::Top };
+        let place = Place::TOP;
         let mut top = Members::open(json::parse(text)?, &place, "")?;
         check_version(&top.string("ociVersion")?.ok_or_else(|| place.missing("ociVersion"))?)?;
         let root = top.required("root", parse_root)?;
@@ -392,198 +396,6 @@ fn parse_init(value: Value, place: &Place) -> Result<bool, Error> {
         }
     }
     Ok(init)
-}
-
-// --- Reading a value tree -----------------------------------------------------------------------
-
-/// The highest id: 2³² - 1 means "none" to the kernel.
-const MAX_ID: u64 = u32::MAX as u64 - 1;
-
-/// Where in the config a value stands; a text only when an error needs one.
-struct Place<'a> {
-    parent: Option<&'a Place<'a>>,
-    step: Step<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum Step<'a> {
-    Top,
-    Member(&'a str),
-    Item(usize),
-}
-
-impl<'a> Place<'a> {
-    fn member(&'a self, name: &'a str) -> Place<'a> {
-        Place { parent: Some(self), step: Step::Member(name) }
-    }
-
-    fn item(&'a self, index: usize) -> Place<'a> {
-        Place { parent: Some(self), step: Step::Item(index) }
-    }
-
-    /// `mounts[3].options`
-    fn text(&self) -> String {
-        let before = self.parent.map(Place::text).unwrap_or_default();
-        match self.step {
-            Step::Top => before,
-            Step::Member(name) if before.is_empty() => name.into(),
-            Step::Member(name) => format!("{before}.{name}"),
-            Step::Item(index) => format!("{before}[{index}]"),
-        }
-    }
-
-    fn missing(&self, name: &str) -> Error {
-        let why = format!("{} is missing", self.member(name).text());
-        Error::refused("config.missing", why, "add this member")
-    }
-
-    fn wrong_type(&self, expected: &str) -> Error {
-        let why = format!(
-            "{} is not {expected}",
-            if self.parent.is_none() { "config.json".into() } else { self.text() }
-        );
-        Error::refused("config.type", why, "correct the value of this member")
-    }
-}
-
-/// The members of one object that have not been taken yet.
-struct Members<'p> {
-    place: &'p Place<'p>,
-    members: Vec<(Vec<u8>, Value)>,
-}
-
-impl<'p> Members<'p> {
-    /// Opens an object and refuses what is never allowed in an object of `kind`.
-    fn open(value: Value, place: &'p Place<'p>, kind: &str) -> Result<Self, Error> {
-        let Value::Object(members) = value else {
-            return Err(place.wrong_type("an object"));
-        };
-        let mut members = Self { place, members };
-        for (object, name, rule, code, hint) in
-            FORBIDDEN.iter().filter(|forbidden| forbidden.0 == kind)
-        {
-            let _ = object;
-            match members.take(name) {
-                Some(value) if active(*rule) && !asks_nothing(&value) => {
-                    let why = format!("{} is not allowed", place.member(name).text());
-                    return Err(Error::refused(code, why, hint));
-                }
-                _ => {}
-            }
-        }
-        Ok(members)
-    }
-
-    fn take(&mut self, name: &str) -> Option<Value> {
-        let index = self.members.iter().position(|member| member.0 == name.as_bytes())?;
-        Some(self.members.swap_remove(index).1)
-    }
-
-    fn object<T>(
-        &mut self,
-        name: &str,
-        parse: fn(Value, &Place) -> Result<T, Error>,
-    ) -> Result<Option<T>, Error> {
-        let place = self.place.member(name);
-        self.take(name).map(|value| parse(value, &place)).transpose()
-    }
-
-    fn required<T>(
-        &mut self,
-        name: &str,
-        parse: fn(Value, &Place) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        self.object(name, parse)?.ok_or_else(|| self.place.missing(name))
-    }
-
-    /// An array of what `parse` makes; absent is empty.
-    fn list<T>(
-        &mut self,
-        name: &str,
-        parse: fn(Value, &Place) -> Result<T, Error>,
-    ) -> Result<Vec<T>, Error> {
-        let place = self.place.member(name);
-        match self.take(name) {
-            None => Ok(Vec::new()),
-            Some(Value::Array(values)) => {
-                let items = values.into_iter().enumerate();
-                items.map(|(index, value)| parse(value, &place.item(index))).collect()
-            }
-            Some(_) => Err(place.wrong_type("an array")),
-        }
-    }
-
-    fn strings(&mut self, name: &str) -> Result<Vec<Vec<u8>>, Error> {
-        self.list(name, string)
-    }
-
-    fn string(&mut self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.object(name, string)
-    }
-
-    /// Absent is false.
-    fn boolean(&mut self, name: &str) -> Result<bool, Error> {
-        match self.take(name) {
-            None => Ok(false),
-            Some(Value::Boolean(value)) => Ok(value),
-            Some(_) => Err(self.place.member(name).wrong_type("true or false")),
-        }
-    }
-
-    fn id(&mut self, name: &str) -> Result<Option<u32>, Error> {
-        self.object(name, |value, place| unsigned(value, place, MAX_ID))
-    }
-
-    fn signed(&mut self, name: &str) -> Result<Option<i64>, Error> {
-        self.object(name, |value, place| {
-            let number = match value {
-                Value::Unsigned(number) => i64::try_from(number).ok(),
-                Value::Negative(number) => Some(number),
-                _ => None,
-            };
-            number.ok_or_else(|| place.wrong_type("an integer in its range"))
-        })
-    }
-
-    /// Whoever reads an object ends with this: nothing may be left in it.
-    fn finish(self) -> Result<(), Error> {
-        match self.members.first() {
-            Some((name, _)) if active(Rule::UnknownMember) => {
-                let name = String::from_utf8_lossy(&name[..name.len().min(64)]);
-                let why = format!("the member {} is not known", self.place.member(&name).text());
-                Err(Error::refused(
-                    "config.unknown",
-                    why,
-                    "remove this member; the manual, reference/shim-config, lists what is known",
-                ))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn string(value: Value, place: &Place) -> Result<Vec<u8>, Error> {
-    match value {
-        Value::String(bytes) => Ok(bytes),
-        _ => Err(place.wrong_type("a string")),
-    }
-}
-
-fn unsigned<T: TryFrom<u64>>(value: Value, place: &Place, most: u64) -> Result<T, Error> {
-    match value {
-        Value::Unsigned(number) if number <= most => T::try_from(number).ok(),
-        _ => None,
-    }
-    .ok_or_else(|| place.wrong_type(&format!("an integer from 0 to {most}")))
-}
-
-fn asks_nothing(value: &Value) -> bool {
-    match value {
-        Value::String(bytes) => bytes.is_empty(),
-        Value::Array(values) => values.is_empty(),
-        Value::Object(members) => members.is_empty(),
-        _ => false,
-    }
 }
 
 /// Bytes of the caller for an error: text, and not much of it.

@@ -98,11 +98,14 @@ impl Parser<'_> {
         }
         // Sorting finds duplicates in n log n; comparing each name with each would be quadratic.
         members.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let twice = members.windows(2).find(|pair| pair[0].0 == pair[1].0);
-        if let (true, Some(pair)) = (active(Rule::JsonDuplicate), twice) {
-            let name = String::from_utf8_lossy(&pair[0].0[..pair[0].0.len().min(64)]);
-            let why = format!("line {}: an object has the member {name:?} twice", self.line());
-            return Err(Error::refused("json.duplicate", why, "remove one of the two members"));
+        if let Some(pair) = members.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            if active(Rule::JsonDuplicate) {
+                let name = String::from_utf8_lossy(&pair[0].0[..pair[0].0.len().min(64)]);
+                let why = format!("line {}: an object has the member {name:?} twice", self.line());
+                let hint = "remove one of the two members";
+                return Err(Error::refused("json.duplicate", why, hint));
+            }
+            members.dedup_by(|a, b| a.0 == b.0);
         }
         Ok(Value::Object(members))
     }

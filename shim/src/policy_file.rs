@@ -140,6 +140,12 @@ impl Policy {
         Err(Error::refused("shim.policy", why, MEND))
     }
 
+    /// Whether judging takes /etc/passwd or /etc/group.
+    pub fn names_accounts(&self) -> bool {
+        let named = |account: &Account| matches!(account, Account::Name(_));
+        self.users.iter().any(named) || self.groups.iter().any(named)
+    }
+
     fn permits_version(&self, own: Option<Version>) -> Result<(), Error> {
         match (self.min_shim, own) {
             (Some(least), own)

@@ -128,40 +128,6 @@ mod mutants {
     /// The environment variable that names the rules to switch off, separated by commas.
     pub const VARIABLE: &[u8] = b"LOCALD_SHIM_DISABLE_RULE";
 
-    // Tests run in threads of one process and must not switch off each other's rules.
-    #[cfg(test)]
-    mod set {
-        use std::cell::Cell;
-
-        std::thread_local!(static DISABLED: Cell<u128> = const { Cell::new(0) });
-
-        pub fn replace(bits: u128) {
-            DISABLED.set(bits);
-        }
-
-        pub fn holds(bit: u128) -> bool {
-            DISABLED.get() & bit != 0
-        }
-    }
-
-    #[cfg(not(test))]
-    mod set {
-        use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-        static DISABLED: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
-
-        pub fn replace(bits: u128) {
-            DISABLED[0].store((bits & u128::from(u64::MAX)) as u64, Relaxed);
-            DISABLED[1].store((bits >> 64) as u64, Relaxed);
-        }
-
-        pub fn holds(bit: u128) -> bool {
-            let low = u128::from(DISABLED[0].load(Relaxed));
-            let high = u128::from(DISABLED[1].load(Relaxed));
-            (high << 64 | low) & bit != 0
-        }
-    }
-
     const _: () = assert!(ALL.len() <= 128, "the set has 128 bits");
 
     /// Whether `rule` is in force.
@@ -187,6 +153,40 @@ mod mutants {
         }
         set::replace(bits);
         true
+    }
+
+    #[cfg(not(test))]
+    mod set {
+        use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+        static DISABLED: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+        pub fn replace(bits: u128) {
+            DISABLED[0].store((bits & u128::from(u64::MAX)) as u64, Relaxed);
+            DISABLED[1].store((bits >> 64) as u64, Relaxed);
+        }
+
+        pub fn holds(bit: u128) -> bool {
+            let low = u128::from(DISABLED[0].load(Relaxed));
+            let high = u128::from(DISABLED[1].load(Relaxed));
+            (high << 64 | low) & bit != 0
+        }
+    }
+
+    // Tests run in threads of one process and must not switch off each other's rules.
+    #[cfg(test)]
+    mod set {
+        use std::cell::Cell;
+
+        std::thread_local!(static DISABLED: Cell<u128> = const { Cell::new(0) });
+
+        pub fn replace(bits: u128) {
+            DISABLED.set(bits);
+        }
+
+        pub fn holds(bit: u128) -> bool {
+            DISABLED.get() & bit != 0
+        }
     }
 }
 

@@ -91,10 +91,13 @@ fn make_env(env: Vec<Vec<u8>>) -> Result<Vec<CString>, Error> {
 }
 
 fn make_cwd(cwd: Vec<u8>) -> Result<CString, Error> {
-    let allowed = is_clean(&cwd) && !is_beneath(&cwd, b"/proc");
+    // /dev/fd is a link to /proc/self/fd.
+    let descriptor = is_beneath(&cwd, b"/proc") || is_beneath(&cwd, b"/dev/fd");
+    let allowed = is_clean(&cwd) && !descriptor;
     if active(Rule::WorkingDirectory) && !allowed {
         let why = format!("process.cwd is {}", quoted(&cwd));
-        let hint = "use an absolute path without `.`, `..` or a final `/`, not below /proc";
+        let hint =
+            "use an absolute path without `.`, `..` or a final `/`, not below /proc or /dev/fd";
         return Err(Error::refused("process.cwd", why, hint));
     }
     c_string(cwd)

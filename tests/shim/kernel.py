@@ -1,0 +1,53 @@
+"""The few system calls that Python 3.11 has no name for. For root children of the tests only."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWUTS = 0x0400_0000
+CLONE_NEWUSER = 0x1000_0000
+MS_RDONLY, MS_NOSUID, MS_NOEXEC, MS_REMOUNT = 1, 2, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x4_0000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces in `flags` for new ones."""
+    if _libc.unshare(flags) != 0:
+        raise OSError(ctypes.get_errno(), f"unshare({flags:#x})")
+
+
+def mount(
+    source: str, target: str | os.PathLike[str], kind: str = "", flags: int = 0, data: str = ""
+) -> None:
+    """Mount, remount or bind."""
+    path = os.fspath(target)
+    if _libc.mount(source.encode(), path.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode()) != 0:
+        raise OSError(ctypes.get_errno(), f"mount {source} on {path}")
+
+
+def private_mounts() -> None:
+    """Give this process a mount namespace of its own, out of which nothing propagates."""
+    unshare(CLONE_NEWNS)
+    mount("none", "/", "", MS_REC | MS_PRIVATE)
+
+
+def prctl(option: int, *arguments: int) -> None:
+    """Change an attribute of this process."""
+    padded = [*arguments, 0, 0, 0, 0][:4]
+    if _libc.prctl(option, *(ctypes.c_ulong(argument) for argument in padded)) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option})")
+
+
+def bind_over(content: str | bytes, target: str, holder: Path) -> Callable[[], None]:
+    """Return a step for `Call.prepare`: for that call, a file of `content` lies over `target`."""
+    holder.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def step() -> None:
+        private_mounts()
+        mount(str(holder), target, "", MS_BIND)
+
+    return step

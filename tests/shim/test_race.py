@@ -1,0 +1,70 @@
+"""The caller exchanges what the shim is about to use, three hundred times: nothing of root's appears.
+
+renameat2(RENAME_EXCHANGE) swaps two names in one step, so a path is at every instant either the directory
+that was checked or the link that should not be followed (attacks 15 and 16).
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.shim.conftest import Run
+from tests.shim.harness import Call, read_owners
+
+ROUNDS = 300
+LOOP_MS = 120_000
+
+
+@pytest.mark.parametrize("target", ["dev", "proc", "srv", "config.json", "rootfs"])
+def test_exchanged_names_make_nothing_of_roots(run: Run, target: str) -> None:
+    """With links in the place of a mount's target, of config.json or of the whole rootfs, in both modes."""
+    if run.caller.name == "locald-b" and target not in ("dev", "srv"):
+        pytest.skip("the second user takes the two targets that differ by user")
+    bundle = run.bundle("true")
+    # What the links lead to, with every name that root might make something under.
+    canary = run.workshop.directory(run.caller)
+    for name in ("dev", "proc", "sys", "shm", "pts"):
+        (canary / name).mkdir()
+        os.chown(canary / name, run.caller.uid, run.caller.gid)
+    place = (bundle.rootfs if target in ("dev", "proc", "srv") else bundle.path) / target
+    bundle.bind(bundle.mkdir("source"), "/srv/made/here")
+    bundle.write()
+    other = place.with_name(f"{place.name}.other")
+    other.symlink_to(canary if target != "config.json" else "/etc/shadow")
+    os.lchown(other, run.caller.uid, run.caller.gid)
+    before = snapshot()
+    stdin = os.open("/root", os.O_RDONLY | os.O_DIRECTORY)
+    swapping = subprocess.Popen(  # noqa: S603  # our own program, as the caller
+        [str(bundle.rootfs / "bin" / "probe"), "exchange", str(place), str(other), str(LOOP_MS)],
+        user=run.caller.uid,
+        group=run.caller.gid,
+        extra_groups=[],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    statuses: dict[tuple[int, str | None], int] = {}
+    try:
+        for _ in range(ROUNDS):
+            result = run.shim.call(run.shim.arguments(bundle, Call()), run.caller, Call(stdin=stdin))
+            statuses[result.status, result.code] = statuses.get((result.status, result.code), 0) + 1
+    finally:
+        swapping.kill()
+        swapping.communicate()
+        os.close(stdin)
+    assert {status for status, _ in statuses} <= {0, 125, 127}, statuses
+    assert statuses.get((0, None), 0) > 0, f"no round got through, so nothing was raced: {statuses}"
+    for tree in (bundle.path, canary):
+        assert read_owners(tree) == {}
+    assert snapshot() == before
+
+
+def snapshot() -> tuple[object, ...]:
+    """Return what a shim that went astray would have changed on this host."""
+    return (
+        Path("/proc/self/mountinfo").read_text(),
+        sorted(os.listdir("/dev")),
+        sorted(os.listdir("/root")),
+        Path("/etc/shadow").stat().st_mtime_ns,
+    )

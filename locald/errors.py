@@ -23,7 +23,6 @@ Imports nothing of locald: every module raises from here.
     ├── UserUnmappable               user.unmappable
     ├── CommandMissing               run.no-command
     ├── TerminalMissing              run.no-terminal
-    ├── NameTaken                    run.name-taken
     ├── VolumeUnusable               run.volume
     ├── EnvironmentFileUnreadable    run.env-file
     ├── WorkingDirectoryUnusable     run.workdir
@@ -397,7 +396,7 @@ class ProgramFailed(LocaldError):
 
 
 class ShimError(LocaldError):
-    """The shim that belongs to this `locald` cannot be used; `setup` is the command that mends it, if one does."""
+    """The shim that belongs to this `locald` cannot be used; `setup` is the command that mends it."""
 
     def __init__(self, message: str, *, hint: str, setup: "Sequence[str] | None" = None) -> None:
         super().__init__(message, hint=hint)
@@ -559,18 +558,6 @@ class TerminalMissing(LocaldError):
         super().__init__(
             f"-t needs a terminal, and {stream} is none.",
             hint="Run again without -t, or from a terminal.",
-        )
-
-
-class NameTaken(LocaldError):
-    """A container of this name is running."""
-
-    code = "run.name-taken"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"A container named {name!r} is running already.",
-            hint="Choose another --name, or leave it out.",
         )
 
 

@@ -20,7 +20,7 @@ from locald.deadline import Deadline
 from locald.errors import ProgramFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 # How long a child may take to react to TERM before it gets KILL.
 GRACE_S = 2.0
@@ -94,7 +94,7 @@ def capture(argv: "Sequence[str]", *, deadline: Deadline, env: "Mapping[str, str
         os.close(out_write)
         os.close(err_write)
     kept: dict[int, list[bytes]] = {out_read: [], err_read: []}
-    trouble = None
+    trouble: str | None = "it was interrupted"
     try:
         trouble = _read_all(kept, deadline)
     finally:
@@ -115,6 +115,7 @@ def attend(
     env: "Mapping[str, str]",
     empty_stdin: bool,
     kept_fd: int,
+    started: "Callable[[int], None]",
     stop_signal: int = signal.SIGTERM,
 ) -> int:
     """Run `argv` as a part of this job and return its exit status, 128+N if signal N ended it.
@@ -128,6 +129,7 @@ def attend(
         env: The child's whole environment.
         empty_stdin: Give it /dev/null instead of our stdin.
         kept_fd: A descriptor that it finds as number 3. Any other than 0 to 3 is closed.
+        started: Called with the child's pid, once.
         stop_signal: What the child gets when this process gets TERM.
     """
     # What the caller had ignored, as nohup does for HUP, stays ignored, here and in the child.
@@ -139,6 +141,7 @@ def attend(
         if empty_stdin:
             actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
         pid = _spawn(argv, env=env, actions=actions, mask=before)
+        started(pid)
         os.close(kept_fd)
         while True:
             info = signal.sigwaitinfo(watched)

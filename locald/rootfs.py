@@ -1,0 +1,171 @@
+"""Look things up in an unpacked image: paths and accounts. Follows no link out of it, loads nothing from it.
+
+Imports spec and errors. The tree belongs to the caller and no process of the image runs while it is read, so
+a component that was seen to be no link stays one: paths are walked by hand instead of by openat2, which
+Python does not offer.
+"""
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from locald.errors import UserUnknown, VolumeUnusable
+from locald.spec import Account
+
+MAX_LINKS = 40  # as the kernel (path_resolution(7))
+MAX_TABLE_BYTES = 4 * 1024 * 1024
+MAX_ID = 2**32 - 2
+
+
+class Found(NamedTuple):
+    """Where a path of the image really is: absolute inside the tree, free of links; missing parts included."""
+
+    path: str
+    mode: int | None  # st_mode, or None where there is nothing
+
+    @property
+    def is_directory(self) -> bool:
+        """Tell whether a directory is there."""
+        return self.mode is not None and stat.S_ISDIR(self.mode)
+
+
+def find_path(root: str, path: str) -> Found:
+    """Resolve `path` as a process whose root is `root` would.
+
+    Raises:
+        VolumeUnusable: A loop of links, or a component that is no directory (`run.volume`).
+    """
+    waiting = _components(path)
+    done: list[str] = []
+    links = 0
+    mode: int | None = stat.S_IFDIR
+    while waiting:
+        name = waiting.pop()
+        if name == "..":
+            if done:
+                done.pop()
+            mode = stat.S_IFDIR
+            continue
+        here = "/".join([root, *done, name])
+        try:
+            mode = os.lstat(here).st_mode
+        except FileNotFoundError:
+            return Found(_join_missing(done, [name, *reversed(waiting)]), None)
+        except OSError as error:
+            reason = "it leads through something that is no directory"
+            if error.errno != errno.ENOTDIR:
+                reason = error.strerror or str(error)
+            raise VolumeUnusable(path, reason) from error
+        if stat.S_ISLNK(mode):
+            links += 1
+            if links > MAX_LINKS:
+                raise VolumeUnusable(path, "the image has a loop of symbolic links there")
+            target = os.readlink(here)
+            if target.startswith("/"):
+                done = []
+            waiting += _components(target)
+            mode = stat.S_IFDIR
+        else:
+            done.append(name)
+    return Found("/" + "/".join(done), mode)
+
+
+def read_file(root: str, path: str) -> bytes:
+    """Return the content of a small file of the image; nothing where there is no regular file."""
+    try:
+        found = find_path(root, path)
+    except VolumeUnusable:
+        return b""
+    if found.mode is None or not stat.S_ISREG(found.mode):
+        return b""
+    try:
+        descriptor = os.open(root + found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    with open(descriptor, "rb") as file:
+        return file.read(MAX_TABLE_BYTES)
+
+
+def read_table(root: str, path: str) -> list[list[str]]:
+    """Return the lines of a table such as /etc/passwd, split at colons."""
+    lines = (os.fsdecode(line.strip()) for line in read_file(root, path).split(b"\n"))
+    return [line.split(":") for line in lines if line and not line.startswith("#")]
+
+
+def find_account(root: str, user: str) -> Account:
+    """Return who `user` is in the image: "", NAME, UID, or either with `:GROUP` or `:GID`.
+
+    Raises:
+        UserUnknown: A name that the image's own files do not have, or a number above 2³² - 2 (`user.unknown`).
+    """
+    name, colon, group = user.partition(":")
+    number = _number(name or "0", "passwd")
+    entries = [entry for entry in read_table(root, "/etc/passwd") if _is_passwd(entry)]
+    entry = next(
+        (entry for entry in entries if (entry[0] == name if number is None else int(entry[2]) == number)),
+        None,
+    )
+    if entry is None and number is None:
+        raise UserUnknown(name, "/etc/passwd")
+    uid = int(entry[2]) if entry is not None else number or 0
+    home = entry[5] if entry is not None and entry[5].startswith("/") else "/"
+    if colon and group:
+        return Account(uid=uid, gid=_find_gid(root, group), home=home)
+    if entry is None:
+        return Account(uid=uid, gid=0, home=home)
+    gid = int(entry[3])
+    members = (
+        int(line[2])
+        for line in read_table(root, "/etc/group")
+        if _is_group(line) and entry[0] in line[3].split(",")
+    )
+    groups = tuple(sorted({number for number in members if number != gid}))
+    return Account(uid=uid, gid=gid, groups=groups, home=home)
+
+
+def _find_gid(root: str, group: str) -> int:
+    number = _number(group, "group")
+    if number is not None:
+        return number
+    for line in read_table(root, "/etc/group"):
+        if _is_group(line) and line[0] == group:
+            return int(line[2])
+    raise UserUnknown(group, "/etc/group")
+
+
+def _number(text: str, table: str) -> int | None:
+    # isdecimal alone would let other scripts' digits through.
+    if not (text.isascii() and text.isdecimal()):
+        return None
+    if len(text) > len(str(MAX_ID)) or int(text) > MAX_ID:
+        raise UserUnknown(text, f"/etc/{table}")
+    return int(text)
+
+
+def _is_passwd(entry: list[str]) -> bool:
+    return len(entry) == 7 and _is_id(entry[2]) and _is_id(entry[3])  # noqa: PLR2004  # passwd(5)
+
+
+def _is_group(entry: list[str]) -> bool:
+    return len(entry) == 4 and _is_id(entry[2])  # noqa: PLR2004  # group(5)
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_ID)) and int(text) <= MAX_ID
+
+
+def _components(path: str) -> list[str]:
+    """Return the components of a path, last one first."""
+    return [name for name in reversed(path.split("/")) if name not in {"", "."}]
+
+
+def _join_missing(done: list[str], missing: list[str]) -> str:
+    """Return where something missing would be: below a missing directory `..` can only be taken literally."""
+    parts = list(done)
+    for name in missing:
+        if name != "..":
+            parts.append(name)
+        elif parts:
+            parts.pop()
+    return "/" + "/".join(parts)

@@ -4,9 +4,9 @@
 //! (attacks 1-10, 48 and 49 of the security manual).
 
 use alloc::format;
-use alloc::vec::Vec;
 
 use crate::error::Error;
+use crate::policy::Caller;
 use crate::rules::{Rule, active};
 use crate::sys::{self, At, Fd, SignalSet};
 
@@ -25,16 +25,10 @@ const FLOORS: [(u32, u64); 4] = [
 /// not answer holds only its owner's call, and not for ever (attack 50).
 const OPENING_SECONDS: u64 = 30;
 
-/// The caller, as the kernel describes him, and what the payload gets back of him.
-pub struct Caller {
-    /// Real user id.
-    pub uid: u32,
-    /// Real group id.
-    pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
-    /// (soft, hard) by RLIMIT_* number.
-    pub limits: [(u64, u64); 16],
+/// The calling process, as it was at entry.
+pub struct Entry {
+    /// Who called: the policy's view of him.
+    pub caller: Caller,
     /// Whether the effective uid is 0, by the set-user-id bit or because root called.
     pub privileged: bool,
     /// Where he stood, if he may look there.
@@ -54,12 +48,15 @@ pub const FORWARDED: SignalSet = sys::signal_set(&[
     libc::SIGTSTP,
 ]);
 
-/// Puts the process into a known state and says who called. Runs before anything is parsed.
+/// Puts the process into a known state and says who called. Runs before any file is opened.
+///
+/// `status_fd` is the one descriptor above 2 that stays open.
 ///
 /// # Errors
 /// `host.kernel-call` if the kernel refuses what it never refuses.
-pub fn enter() -> Result<Caller, Error> {
+pub fn enter(status_fd: Option<i32>) -> Result<Entry, Error> {
     open_standard_streams();
+    close_strays(status_fd);
     let broken = |what: &str, error| {
         Error::failed("host.kernel-call", format!("{what}: {error}"), "report this host's kernel")
     };
@@ -69,18 +66,23 @@ pub fn enter() -> Result<Caller, Error> {
     let cwd = as_ids(ids.real, group.real, || {
         sys::open(At::Cwd, c".", libc::O_PATH | libc::O_DIRECTORY, 0, 0).ok()
     });
-    if active(Rule::Signals) {
+    if active(Rule::OwnSignals) {
         sys::set_timers(0);
         sys::reset_signal_actions();
     }
     // Blocked at once and for good: they are taken by the supervisor when there is a payload, and
     // whoever sends SIGKILL instead meets PDEATHSIG.
-    sys::set_signal_mask(FORWARDED).map_err(|error| broken("rt_sigprocmask", error))?;
-    if active(Rule::Umask) {
+    // SIGPIPE too: a reader that went away must not end a container.
+    sys::set_signal_mask(FORWARDED | sys::signal_set(&[libc::SIGPIPE])).map_err(|error| broken("rt_sigprocmask", error))?;
+    if active(Rule::OwnUmask) {
         sys::set_umask(0o077);
+    }
+    if active(Rule::OwnDirectory) {
         sys::change_dir(c"/").map_err(|error| broken("chdir", error))?;
     }
-    let _ = sys::control(libc::PR_SET_DUMPABLE, 0);
+    if active(Rule::NotDumpable) {
+        let _ = sys::control(libc::PR_SET_DUMPABLE, 0);
+    }
     if active(Rule::Attributes) {
         let _ = sys::control(libc::PR_SET_PDEATHSIG, 0);
         let _ = sys::control(libc::PR_SET_CHILD_SUBREAPER, 0);
@@ -88,11 +90,10 @@ pub fn enter() -> Result<Caller, Error> {
         let _ = sys::control(libc::PR_SET_TIMERSLACK, 0);
         sys::reset_personality();
     }
-    Ok(Caller {
-        uid: ids.real,
-        gid: group.real,
-        groups,
-        limits: take_limits(),
+    let rlimits = take_limits();
+    let oom_score_adj = 0;
+    Ok(Entry {
+        caller: Caller { uid: ids.real, gid: group.real, groups, rlimits, oom_score_adj },
         privileged: ids.effective == 0,
         cwd,
     })
@@ -119,7 +120,7 @@ fn take_limits() -> [(u64, u64); 16] {
         if let Ok(limit) = sys::limit(resource, None) {
             *value = limit;
             let soft = if resource == libc::RLIMIT_CORE { 0 } else { limit.1 };
-            if active(Rule::Limits) {
+            if active(Rule::OwnLimits) {
                 let _ = sys::limit(resource, Some((soft, limit.1)));
             }
         }
@@ -128,7 +129,7 @@ fn take_limits() -> [(u64, u64); 16] {
 }
 
 /// Closes whatever else the caller left open, the status descriptor excepted.
-pub fn close_strays(status_fd: Option<i32>) {
+fn close_strays(status_fd: Option<i32>) {
     if !active(Rule::StrayDescriptors) {
         return;
     }
@@ -140,14 +141,14 @@ pub fn close_strays(status_fd: Option<i32>) {
     };
 }
 
-impl Caller {
+impl Entry {
     /// Checks that the shim has its privilege, from an ordinary user, and that nothing bends it.
     ///
     /// # Errors
     /// `caller.root`, `shim.not-setuid`, `shim.nosuid`, `caller.namespace`, `caller.seccomp`,
     /// `caller.rlimit`, `caller.no-new-privs`.
     pub fn require_privilege(&self) -> Result<(), Error> {
-        if active(Rule::RealRoot) && self.uid == 0 {
+        if active(Rule::NotRoot) && self.caller.uid == 0 {
             return Err(Error::refused(
                 "caller.root",
                 "the caller is root; containers run as an ordinary user",
@@ -168,14 +169,14 @@ impl Caller {
                 "sudo locald admin setup",
             ));
         }
-        if active(Rule::UserNamespace) && !in_initial_user_namespace() {
+        if active(Rule::InitialUserNamespace) && !in_initial_user_namespace() {
             return Err(Error::refused(
                 "caller.namespace",
                 "the caller is inside a user namespace of its own, where the shim has no privilege",
                 "call it from the host, outside of any container",
             ));
         }
-        if active(Rule::Attributes) && sys::control(libc::PR_GET_SECCOMP, 0) != Ok(0) {
+        if active(Rule::ForeignFilter) && sys::control(libc::PR_GET_SECCOMP, 0) != Ok(0) {
             return Err(Error::refused(
                 "caller.seccomp",
                 "a seccomp filter is in force on the caller and could change what the shim does",
@@ -183,8 +184,8 @@ impl Caller {
             ));
         }
         for (resource, floor) in FLOORS {
-            let hard = self.limits[resource as usize].1;
-            if active(Rule::Limits) && hard < floor {
+            let hard = self.caller.rlimits[resource as usize].1;
+            if active(Rule::OwnLimits) && hard < floor {
                 return Err(Error::refused(
                     "caller.rlimit",
                     format!("hard resource limit number {resource} is {hard}, below {floor}"),
@@ -199,10 +200,10 @@ impl Caller {
     ///
     /// seteuid, not setfsuid: it clears the effective capabilities too.
     pub fn act<T>(&self, step: impl FnOnce() -> T) -> T {
-        as_ids(self.uid, self.gid, step)
+        as_ids(self.caller.uid, self.caller.gid, step)
     }
 
-    /// As [`Caller::act`], for work on the caller's files: it ends with SIGALRM if they block.
+    /// As [`Entry::act`], for work on the caller's files: it ends with SIGALRM if they block.
     pub fn act_bounded<T>(&self, step: impl FnOnce() -> T) -> T {
         sys::set_timers(OPENING_SECONDS);
         let result = self.act(step);

@@ -1,7 +1,10 @@
 //! The one error type: a stable code, a sentence, a mend, and how the process ends.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+
+use crate::sys;
 
 /// Whether a rule said no, or a system call did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,5 +81,22 @@ impl Error {
         }
         line.push(b'\n');
         line
+    }
+}
+
+/// Says what a system call was for, where it failed.
+pub trait Context<T> {
+    /// Turns an error number into `failed [code]: what: words`.
+    ///
+    /// # Errors
+    /// That error, if there is one.
+    fn or_fail(self, code: &'static str, what: &str) -> Result<T, Error>;
+}
+
+impl<T> Context<T> for sys::Result<T> {
+    fn or_fail(self, code: &'static str, what: &str) -> Result<T, Error> {
+        self.map_err(|error| {
+            Error::failed(code, format!("{what}: {error}"), "`locald doctor` shows what this host allows")
+        })
     }
 }

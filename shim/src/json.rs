@@ -213,11 +213,8 @@ impl Parser<'_> {
     fn nul(&self) -> Result<u8, Error> {
         if active(Rule::NulByte) {
             let why = format!("line {}: a string holds a NUL", self.line());
-            return Err(Error::refused(
-                "json.nul",
-                why,
-                "remove the NUL: no path or argument of Linux holds one",
-            ));
+            let hint = "remove the NUL: no path or argument of Linux holds one";
+            return Err(Error::refused("json.nul", why, hint));
         }
         Ok(0)
     }
@@ -287,11 +284,8 @@ impl Parser<'_> {
 
     fn syntax(&self, why: &str) -> Error {
         let why = format!("line {}: {why}", self.line());
-        Error::refused(
-            "json.syntax",
-            why,
-            "config.json must be one JSON value (RFC 8259), without a byte order mark",
-        )
+        let hint = "config.json must be one JSON value (RFC 8259), without a byte order mark";
+        Error::refused("json.syntax", why, hint)
     }
 
     fn bad_string(&self, why: &str) -> Error {

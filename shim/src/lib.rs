@@ -8,8 +8,14 @@
 extern crate alloc;
 
 pub mod accounts;
+pub mod bundle;
+pub mod caller;
+pub mod cleanup;
 pub mod config;
 pub mod error;
+pub mod execute;
+pub mod host;
+pub mod install;
 pub mod json;
 pub mod plan;
 pub mod policy;
@@ -17,4 +23,100 @@ pub mod policy_file;
 pub mod reply;
 pub mod request;
 pub mod rules;
+pub mod state;
+pub mod status;
 pub mod subids;
+pub mod sys;
+
+use alloc::vec::Vec;
+use core::ffi::CStr;
+
+use crate::caller::Entry;
+use crate::error::Error;
+use crate::reply::Object;
+use crate::request::Request;
+use crate::rules::{Rule, active};
+use crate::status::StatusFd;
+
+/// Version of the command line and of the status lines; `locald` works with exactly one.
+pub const PROTOCOL: u32 = 1;
+/// The digest of the sources this shim was built from, where the build recorded it.
+pub const BUILD: &str = match option_env!("LOCALD_SHIM_SOURCE_DIGEST") {
+    Some(digest) => digest,
+    None => "unrecorded",
+};
+
+/// Everything, in order: parse, sanitise, do; the exit status.
+///
+/// `args` is the argument vector as execve(2) passed it, its first element included.
+pub fn run(args: &[&'static CStr]) -> u8 {
+    if args.is_empty() && active(Rule::ArgumentsPresent) {
+        // CVE-2021-4034: whoever reads argv[1] then reads the environment.
+        return tell(&Error::refused("usage.empty", "the argument vector is empty", "pass a name"));
+    }
+    let words: Vec<&[u8]> = args.iter().skip(1).map(|word| word.to_bytes()).collect();
+    let request = match request::parse(&words) {
+        Ok(request) => request,
+        Err(error) => return tell(&error),
+    };
+    let status = match &request {
+        Request::Run { status_fd, .. } => StatusFd(*status_fd),
+        _ => StatusFd(None),
+    };
+    let mut entry = match caller::enter(status.0) {
+        Ok(entry) => entry,
+        Err(error) => return tell(&error),
+    };
+    let done = match &request {
+        Request::Run { bundle, id, .. } => execute::run(&mut entry, bundle, id, &status),
+        Request::Cleanup { target } => cleanup::run(&entry, target).map(|()| 0),
+        Request::Check => execute::check(&entry).map(|line| say(&line)),
+        Request::Version => Ok(say(&version())),
+        Request::Install => install::run(&entry).map(|line| say(&line)),
+    };
+    match done {
+        Ok(exit_status) => exit_status,
+        Err(error) => refuse(&entry, &status, &error),
+    }
+}
+
+fn version() -> Vec<u8> {
+    Object::new()
+        .string("version", env!("CARGO_PKG_VERSION"))
+        .number("protocol", PROTOCOL)
+        .string("build", BUILD)
+        .line()
+}
+
+/// Writes an answer to stdout, with the caller's ids: root writes to no stream of his.
+fn say(line: &[u8]) -> u8 {
+    caller::become_caller();
+    u8::from(sys::write(1, line) != Ok(line.len()))
+}
+
+fn refuse(entry: &Entry, status: &StatusFd, error: &Error) -> u8 {
+    if status.require_suitable().is_ok() {
+        status.refused(entry, error);
+    }
+    tell(error)
+}
+
+/// Writes the line of an error to stderr, with the caller's ids.
+fn tell(error: &Error) -> u8 {
+    caller::become_caller();
+    let _ = sys::write(2, &error.line());
+    error.exit_status()
+}
+
+/// Switches rules off, as the environment says: test builds only (see [`rules`]).
+#[cfg(locald_mutants)]
+pub fn switch_rules_off(env: &[&'static CStr]) {
+    for entry in env {
+        let named = entry.to_bytes().strip_prefix(rules::VARIABLE);
+        if let Some(names) = named.and_then(|rest| rest.strip_prefix(b"=")) {
+            if !rules::disable_from(names) {
+                sys::exit(2);
+            }
+        }
+    }
+}

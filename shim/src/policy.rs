@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 use crate::config::{Config, Linux, quoted};
 use crate::error::Error;
-use crate::plan::{Mode, Network, Plan, Root};
+use crate::plan::{IdRange, Mode, Network, Plan, Root};
 use crate::rules::{Rule, active};
 use crate::subids;
 
@@ -92,6 +92,16 @@ pub fn make_plan(config: Config, caller: &Caller, host: &Host) -> Result<Plan, E
     Ok(Plan { mode, network, hostname, root, mounts, process })
 }
 
+/// The map in which container root is the caller, for work on what his own containers left.
+///
+/// # Errors
+/// As for a config whose map chooses nothing.
+pub fn own_map(caller: &Caller, host: &Host) -> Result<(Vec<IdRange>, Vec<IdRange>), Error> {
+    let uids = ids::make_map("uid", caller.uid, &host.subuids, &[])?;
+    let gids = ids::make_map("gid", caller.gid, &host.subgids, &[])?;
+    Ok((uids, gids))
+}
+
 /// The choices that `linux.namespaces` has.
 #[derive(Clone, Copy)]
 struct Namespaces {
@@ -112,11 +122,8 @@ impl Namespaces {
             }
             if active(Rule::NamespacePath) && !namespace.path.is_empty() {
                 let why = format!("{place}.path names a namespace to join");
-                return Err(Error::refused(
-                    "namespace.path",
-                    why,
-                    "remove `path`: namespaces are always new",
-                ));
+                let hint = "remove `path`: namespaces are always new";
+                return Err(Error::refused("namespace.path", why, hint));
             }
             if linux.namespaces[..index].iter().any(|before| before.kind == namespace.kind) {
                 let why = format!("{place}.type is there twice");
@@ -127,11 +134,8 @@ impl Namespaces {
         for (kind, rule) in [("mount", Rule::MountNamespace), ("pid", Rule::PidNamespace)] {
             if active(rule) && !holds(kind.as_bytes()) {
                 let why = format!("linux.namespaces has no new {kind} namespace");
-                return Err(Error::refused(
-                    "namespace.missing",
-                    why,
-                    r#"add {"type": "mount"} and {"type": "pid"}"#,
-                ));
+                let hint = r#"add {"type": "mount"} and {"type": "pid"}"#;
+                return Err(Error::refused("namespace.missing", why, hint));
             }
         }
         Ok(Self { user: holds(b"user"), network: holds(b"network") })
@@ -140,25 +144,15 @@ impl Namespaces {
 
 /// Members of `linux` that are recognised and replaced by what the shim always does.
 fn check_linux(linux: &Linux) -> Result<(), Error> {
-    let known: &[&[u8]] = &[
-        b"",
-        b"shared",
-        b"rshared",
-        b"slave",
-        b"rslave",
-        b"private",
-        b"rprivate",
-        b"unbindable",
-        b"runbindable",
-    ];
+    let word = linux.propagation.as_slice();
+    let kind = word.strip_prefix(b"r").unwrap_or(word);
+    let known =
+        word.is_empty() || matches!(kind, b"shared" | b"slave" | b"private" | b"unbindable");
     // All of them become private: rule 36 forces, it does not refuse.
-    if active(Rule::Propagation) && !known.contains(&linux.propagation.as_slice()) {
-        let why = format!("linux.rootfsPropagation is {}", quoted(&linux.propagation));
-        return Err(Error::refused(
-            "config.propagation",
-            why,
-            "remove this member: propagation is always private",
-        ));
+    if active(Rule::Propagation) && !known {
+        let why = format!("linux.rootfsPropagation is {}", quoted(word));
+        let hint = "remove this member: propagation is always private";
+        return Err(Error::refused("config.propagation", why, hint));
     }
     let lists = [
         ("maskedPaths", &linux.masked_paths, MASKED_PATHS),
@@ -211,11 +205,8 @@ fn make_hostname(hostname: Option<Vec<u8>>) -> Result<Option<CString>, Error> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     if name.len() > MAX_HOSTNAME_BYTES || !name.iter().all(plain) {
         let why = format!("hostname is {}", quoted(&name));
-        return Err(Error::refused(
-            "config.hostname",
-            why,
-            "use at most 64 letters, digits, `-`, `.` and `_`",
-        ));
+        let hint = "use at most 64 letters, digits, `-`, `.` and `_`";
+        return Err(Error::refused("config.hostname", why, hint));
     }
     c_string(name).map(Some)
 }

@@ -155,11 +155,8 @@ impl Policy {
                     "the policy wants a shim of version {}.{}.{} or newer",
                     least.0, least.1, least.2
                 );
-                Err(Error::refused(
-                    "shim.outdated",
-                    why,
-                    "use the locald that is installed now, or run `sudo locald admin setup`",
-                ))
+                let hint = "use the locald that is installed now, or run `sudo locald admin setup`";
+                Err(Error::refused("shim.outdated", why, hint))
             }
             _ => Ok(()),
         }

@@ -69,11 +69,8 @@ pub fn parse(table: &[u8], name: Option<&[u8]>, uid: u32) -> Result<Vec<Range>, 
         }
         if active(Rule::Extents) && ranges.len() > MAX_RANGES {
             let why = format!("more than {MAX_RANGES} ranges of subordinate ids are granted");
-            return Err(Error::refused(
-                "subids.too-many",
-                why,
-                "an administrator merges the ranges in /etc/subuid and /etc/subgid",
-            ));
+            let hint = "an administrator merges the ranges in /etc/subuid and /etc/subgid";
+            return Err(Error::refused("subids.too-many", why, hint));
         }
     }
     Ok(ranges)

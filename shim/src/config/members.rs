@@ -170,11 +170,9 @@ impl<'p> Members<'p> {
                 // Escaped: a name must not write to a terminal or start a line of its own.
                 let name = name.escape_debug().to_string();
                 let why = format!("the member {} is not known", self.place.member(&name).text());
-                Err(Error::refused(
-                    "config.unknown",
-                    why,
-                    "remove this member; the manual, reference/shim-config, lists what is known",
-                ))
+                let hint =
+                    "remove this member; the manual, reference/shim-config, lists what is known";
+                Err(Error::refused("config.unknown", why, hint))
             }
             _ => Ok(()),
         }

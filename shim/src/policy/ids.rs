@@ -36,11 +36,8 @@ pub(super) fn make_map(
     if active(Rule::Extents) && (map.len() > MAX_EXTENTS || render_map(&map).len() > MAX_MAP_BYTES)
     {
         let why = format!("the {kind} map has {} extents, more than the kernel takes", map.len());
-        return Err(Error::refused(
-            "map.extents",
-            why,
-            "an administrator merges the ranges in /etc/subuid and /etc/subgid",
-        ));
+        let hint = "an administrator merges the ranges in /etc/subuid and /etc/subgid";
+        return Err(Error::refused("map.extents", why, hint));
     }
     Ok(map)
 }
@@ -87,11 +84,8 @@ fn check_ranges(kind: &str, own: u32, ranges: &[Range]) -> Result<(), Error> {
     }
     if own == 0 {
         let why = format!("your {kind} is 0, which no container maps");
-        return Err(Error::refused(
-            "map.host-zero",
-            why,
-            "use an account with another primary group, or no user namespace",
-        ));
+        let hint = "use an account with another primary group, or no user namespace";
+        return Err(Error::refused("map.host-zero", why, hint));
     }
     let contains = |range: &Range, id: u32| id >= range.start && u64::from(id) < range.end();
     // The last id a map can hold is 2³² - 2.
@@ -108,11 +102,8 @@ fn check_ranges(kind: &str, own: u32, ranges: &[Range]) -> Result<(), Error> {
     sorted.sort_unstable_by_key(|range| range.start);
     if sorted.windows(2).any(|pair| pair[0].end() > u64::from(pair[1].start)) {
         let why = format!("two of your ranges in /etc/sub{kind} overlap");
-        return Err(Error::refused(
-            "subids.overlap",
-            why,
-            "an administrator corrects /etc/subuid and /etc/subgid",
-        ));
+        let hint = "an administrator corrects /etc/subuid and /etc/subgid";
+        return Err(Error::refused("subids.overlap", why, hint));
     }
     Ok(())
 }

@@ -164,11 +164,8 @@ impl Options {
             let why = format!(
                 "{place}.options asks for {size_bytes} bytes and {inodes} inodes, of at most {most_bytes} and {most_inodes}"
             );
-            return Err(Error::refused(
-                "mount.size",
-                why,
-                "use a `size=` above 0 and of at most half of the machine's memory",
-            ));
+            let hint = "use a `size=` above 0 and of at most half of the machine's memory";
+            return Err(Error::refused("mount.size", why, hint));
         }
         Ok(Source::Tmpfs { size_bytes, inodes, mode: self.mode.unwrap_or(0o1777) })
     }

@@ -197,11 +197,8 @@ fn parse_set(names: &[Vec<u8>]) -> Result<u64, Error> {
             Some(number) => Ok(set | 1 << number),
             None => {
                 let why = format!("process.capabilities holds {}", quoted(name));
-                Err(Error::refused(
-                    "process.capability",
-                    why,
-                    "use names of capabilities(7), CAP_KILL for one",
-                ))
+                let hint = "use names of capabilities(7), CAP_KILL for one";
+                Err(Error::refused("process.capability", why, hint))
             }
         }
     })
@@ -235,11 +232,8 @@ fn check_oom_score(score: Option<i64>, caller: &Caller) -> Result<(), Error> {
     match score {
         Some(score) if active(Rule::OomScore) && score != i64::from(caller.oom_score_adj) => {
             let why = format!("process.oomScoreAdj is {score}, yours is {}", caller.oom_score_adj);
-            Err(Error::refused(
-                "process.oom-score",
-                why,
-                "remove this member: the container keeps yours",
-            ))
+            let hint = "remove this member: the container keeps yours";
+            Err(Error::refused("process.oom-score", why, hint))
         }
         _ => Ok(()),
     }

@@ -83,56 +83,25 @@ fn without_granted_gids_groups_stay() {
 type Edits = &'static [(&'static str, &'static str)];
 
 /// Rule, code, edits: refused with the code, and accepted where the rule is switched off.
+#[rustfmt::skip]
 const REFUSED: &[(&str, &str, Edits)] = &[
     ("27-mount", "namespace.missing", &[(r#", {"type": "mount"}"#, "")]),
     ("24-pid", "namespace.missing", &[(r#"{"type": "pid"}, "#, "")]),
-    (
-        "27-path",
-        "namespace.path",
-        &[("@namespaces", r#", {"type": "network", "path": "/proc/1/ns/net"}"#)],
-    ),
-    (
-        "27-path",
-        "namespace.path",
-        &[(r#"{"type": "pid"}"#, r#"{"type": "pid", "path": "/proc/1/ns/pid"}"#)],
-    ),
-    (
-        "27-path",
-        "namespace.path",
-        &[(r#"{"type": "user"}"#, r#"{"type": "user", "path": "/proc/1/ns/user"}"#)],
-    ),
+    ("27-path", "namespace.path", &[("@namespaces", r#", {"type": "network", "path": "/proc/1/ns/net"}"#)]),
+    ("27-path", "namespace.path", &[(r#"{"type": "pid"}"#, r#"{"type": "pid", "path": "/proc/1/ns/pid"}"#)]),
+    ("27-path", "namespace.path", &[(r#"{"type": "user"}"#, r#"{"type": "user", "path": "/proc/1/ns/user"}"#)]),
     ("26", "namespace.type", &[("@namespaces", r#", {"type": "time"}"#)]),
     ("26", "namespace.type", &[("@namespaces", r#", {"type": ""}"#)]),
-    (
-        "28-map",
-        "map.entry",
-        &[("@linux", r#", "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]"#)],
-    ),
-    (
-        "28-map",
-        "map.entry",
-        &[("@linux", r#", "gidMappings": [{"containerID": 0, "hostID": 0, "size": 65536}]"#)],
-    ),
-    (
-        "28-map",
-        "map.mode",
-        &[
-            DIRECT[0],
-            DIRECT[1],
-            ("@linux", r#", "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}]"#),
-        ],
-    ),
+    ("28-map", "map.entry", &[("@linux", r#", "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]"#)]),
+    ("28-map", "map.entry", &[("@linux", r#", "gidMappings": [{"containerID": 0, "hostID": 0, "size": 65536}]"#)]),
+    ("28-map", "map.mode", &[DIRECT[0], DIRECT[1], ("@linux", r#", "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}]"#)]),
     ("36", "config.propagation", &[("@linux", r#", "rootfsPropagation": "public""#)]),
     ("37-lists", "config.path-list", &[("@linux", r#", "maskedPaths": ["/etc"]"#)]),
     ("37-lists", "config.path-list", &[("@linux", r#", "readonlyPaths": ["/proc/kcore"]"#)]),
     ("37-lists", "config.path-list", &[("@linux", r#", "readonlyPaths": ["/dev/../etc"]"#)]),
     ("35-direct", "user.unmappable", &[DIRECT[0]]),
     ("35-mapped", "user.unmapped", &[(r#""uid": 0"#, r#""uid": 65537"#)]),
-    (
-        "20",
-        "mount.type",
-        &[("@mounts", r#"{"destination": "/a", "type": "ext4", "source": "/dev/sda1"}"#)],
-    ),
+    ("20", "mount.type", &[("@mounts", r#"{"destination": "/a", "type": "ext4", "source": "/dev/sda1"}"#)]),
     ("38-cwd", "process.cwd", &[(r#""cwd": "/""#, r#""cwd": "/proc/self/fd/7""#)]),
     ("18", "config.hooks", &[("@top", r#""hooks": {"prestart": [{"path": "/bin/sh"}]},"#)]),
     ("13-duplicate", "json.duplicate", &[(r#""cwd": "/""#, r#""cwd": "/", "cwd": "/""#)]),
@@ -141,14 +110,7 @@ const REFUSED: &[(&str, &str, Edits)] = &[
     ("", "config.path", &[(r#""rootfs""#, r#""""#)]),
     ("", "config.hostname", &[("@top", r#""hostname": "a b","#)]),
     ("", "config.hostname", &[("@top", r#""hostname": "é","#)]),
-    (
-        "",
-        "config.hostname",
-        &[(
-            "@top",
-            r#""hostname": "a123456789b123456789c123456789d123456789e123456789f123456789g1234","#,
-        )],
-    ),
+    ("", "config.hostname", &[("@top", r#""hostname": "a123456789b123456789c123456789d123456789e123456789f123456789g1234","#)]),
 ];
 
 #[test]
@@ -253,24 +215,16 @@ fn the_constant_lists_cover_what_runc_writes() {
 // --- What holds for every plan ---------------------------------------------------------------------
 
 /// Pieces that are fine; with those of [`REFUSED`] they are what random configs are made of.
+#[rustfmt::skip]
 const FINE: &[(&str, &str)] = &[
     ("@user", r#", "additionalGids": [1, 5]"#),
     ("@user", r#", "umask": 511"#),
-    (
-        "@process",
-        r#", "capabilities": {"bounding": ["CAP_SYS_ADMIN", "CAP_KILL"], "permitted": ["CAP_KILL", "CAP_BPF"], "effective": ["CAP_KILL"]}"#,
-    ),
+    ("@process", r#", "capabilities": {"bounding": ["CAP_SYS_ADMIN", "CAP_KILL"], "permitted": ["CAP_KILL", "CAP_BPF"], "effective": ["CAP_KILL"]}"#),
     ("@process", r#", "rlimits": [{"type": "RLIMIT_CPU", "soft": 7, "hard": 4096}]"#),
     ("@process", r#", "env": ["A=b"], "terminal": true"#),
     ("@mounts", r#"{"destination": "/a", "type": "tmpfs", "options": ["size=3g"]}"#),
-    (
-        "@mounts",
-        r#"{"destination": "/a/b", "type": "bind", "source": "/", "options": ["rbind", "rw"]}"#,
-    ),
-    (
-        "@mounts",
-        r#"{"destination": "/proc", "type": "proc"}, {"destination": "/dev", "type": "tmpfs"}"#,
-    ),
+    ("@mounts", r#"{"destination": "/a/b", "type": "bind", "source": "/", "options": ["rbind", "rw"]}"#),
+    ("@mounts", r#"{"destination": "/proc", "type": "proc"}, {"destination": "/dev", "type": "tmpfs"}"#),
     ("@namespaces", r#", {"type": "network"}, {"type": "cgroup"}"#),
     ("@linux", r#", "uidMappings": [{"containerID": 999, "hostID": 1000, "size": 1}]"#),
     ("@linux", r#", "gidMappings": [{"containerID": 65534, "hostID": 1000, "size": 1}]"#),

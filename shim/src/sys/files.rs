@@ -136,11 +136,11 @@ pub fn stat_at(at: At<'_>, path: &CStr) -> Result<Stat> {
 
 /// fstatfs(2): the type of the file system (statfs(2) lists the numbers) and its mount's ST_* flags.
 pub fn statfs(fd: &Fd) -> Result<(i64, u64)> {
-    // SAFETY: libc::statfs is made of integers, for which all zeroes is a valid value.
-    let mut raw: libc::statfs = unsafe { mem::zeroed() };
-    // SAFETY: the kernel writes one struct statfs to `raw`, which has that layout on x86_64.
-    unsafe { call(libc::SYS_fstatfs, [number(fd.0), &raw mut raw as usize, 0, 0, 0, 0]) }?;
-    Ok((raw.f_type, raw.f_flags as u64))
+    // struct statfs of x86_64 is fifteen words: the type is the first, the flags are the eleventh.
+    let mut words = [0_u64; 15];
+    // SAFETY: the kernel writes one struct statfs, 120 bytes, to `words`.
+    unsafe { call(libc::SYS_fstatfs, [number(fd.0), words.as_mut_ptr() as usize, 0, 0, 0, 0]) }?;
+    Ok((words[0] as i64, words[10]))
 }
 
 /// readlinkat(2): the target of a link, at most 4,096 bytes.
@@ -214,6 +214,12 @@ pub fn rename(dir: &Fd, from: &CStr, to: &CStr, replace: bool) -> Result<()> {
 /// fchmod(2).
 pub fn change_mode(fd: &Fd, mode: u32) -> Result<()> {
     scalar(libc::SYS_fchmod, [number(fd.0), mode as usize, 0, 0, 0]).map(drop)
+}
+
+/// chmod(2) by path, for what an O_PATH descriptor names through /proc/self/fd.
+pub fn change_mode_at(path: &CStr, mode: u32) -> Result<()> {
+    // SAFETY: the kernel reads `path` up to its NUL.
+    unsafe { call(libc::SYS_chmod, [path.as_ptr() as usize, mode as usize, 0, 0, 0, 0]) }.map(drop)
 }
 
 /// fchown(2).

@@ -102,3 +102,15 @@ pub fn bring_loopback_up() -> Result<()> {
     }
     .map(drop)
 }
+
+/// Whether `fd` is an AF_UNIX socket: getsockopt(2) SO_DOMAIN.
+pub fn is_local_socket(fd: i32) -> bool {
+    let (mut domain, mut length) = (0_i32, 4_u32);
+    let (value_at, length_at) = (&raw mut domain as usize, &raw mut length as usize);
+    let (level, option) = (number(libc::SOL_SOCKET), number(libc::SO_DOMAIN));
+    // SAFETY: the kernel writes one int, as `length` says, and the length.
+    let result = unsafe {
+        call(libc::SYS_getsockopt, [number(fd), level, option, value_at, length_at, 0])
+    };
+    result.is_ok() && domain == libc::AF_UNIX
+}

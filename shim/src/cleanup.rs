@@ -1,0 +1,179 @@
+//! `cleanup`: what the caller's own dead containers left, removed with his own authority.
+//!
+//! A container in mapped mode leaves files that belong to the caller's subordinate ids, which he alone
+//! cannot remove. The work is done in a user namespace with his own map, by descriptors, never through
+//! a link and never across a mount (attack 44): whatever is not his stays.
+
+use alloc::ffi::CString;
+use alloc::format;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+
+use crate::caller::Entry;
+use crate::error::{Context, Error};
+use crate::plan::IdRange;
+use crate::policy;
+use crate::request::Target;
+use crate::rules::{Rule, active};
+use crate::state;
+use crate::sys::{self, At, Fd, Side};
+use crate::{bundle, execute, host};
+
+/// Deepest directory below the rootfs: beyond it paths are no longer usable by anyone either.
+const MAX_DEPTH: usize = 4096;
+
+/// Removes dead state entries, and the root file system of one bundle if `target` names it.
+///
+/// # Errors
+/// `cleanup.failed`, `bundle.open`, and what [`execute::run`] refuses about caller and policy.
+pub fn run(entry: &Entry, target: &Target) -> Result<(), Error> {
+    entry.require_privilege()?;
+    host::require_single_link()?;
+    host::permit(&entry.caller)?;
+    if let Target::Bundle(path) = target {
+        let rootfs = entry.act_bounded(|| open_rootfs(entry, path))?;
+        if let Some(rootfs) = rootfs {
+            remove_tree(entry, rootfs)?;
+        }
+    }
+    sys::set_group_ids(sys::KEEP, 0, sys::KEEP).or_fail("host.kernel-call", "setegid")?;
+    let directory = state::Directory::open(entry.caller.uid)?;
+    match target {
+        Target::Id(id) => {
+            if !directory.remove_dead(id.as_c_str()) {
+                let why = "that container is running";
+                return Err(Error::refused("id.in-use", why, "end it first"));
+            }
+            Ok(())
+        }
+        Target::All | Target::Bundle(_) => directory.sweep(None).map(drop),
+    }
+}
+
+/// The directory `rootfs` of the bundle, as the caller finds it; none if there is none.
+fn open_rootfs(entry: &Entry, path: &CStr) -> Result<Option<Fd>, Error> {
+    let at = entry.cwd.as_ref().map_or(At::Cwd, At::Dir);
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let dir = match sys::open(at, path, flags, 0, sys::NO_MAGICLINKS) {
+        Ok(dir) => dir,
+        Err(error) if error.0 == libc::ENOENT => return Ok(None),
+        Err(error) => {
+            let why = format!("the bundle {}: {error}", bundle::shown(path));
+            return Err(Error::refused("bundle.open", why, "name a directory that you can reach"));
+        }
+    };
+    match sys::open(At::Dir(&dir), c"rootfs", flags, 0, beneath()) {
+        Ok(rootfs) => Ok(Some(rootfs)),
+        Err(error) if error.0 == libc::ENOENT => Ok(None),
+        Err(error) => {
+            let why = format!("rootfs in the bundle: {error}");
+            Err(Error::refused("bundle.open", why, "let rootfs be a directory, without a link"))
+        }
+    }
+}
+
+fn beneath() -> u64 {
+    let strict = if active(Rule::CleanupBeneath) { sys::NO_XDEV } else { 0 };
+    sys::BENEATH | sys::NO_SYMLINKS | sys::NO_MAGICLINKS | strict
+}
+
+/// Empties `rootfs` in a process that has the caller's own ids and nothing else.
+fn remove_tree(entry: &Entry, rootfs: Fd) -> Result<(), Error> {
+    const CODE: &str = "cleanup.failed";
+    let grants = host::grants(&entry.caller, true)?;
+    // Container root is the caller: what is his or his ranges' can be removed, nothing else.
+    let (uids, gids) = policy::own_map(&entry.caller, &grants)?;
+    let mapped = execute::may_map();
+    let (reports, end) = sys::pipe().or_fail(CODE, "pipe")?;
+    let (answers, go) = sys::pipe().or_fail(CODE, "pipe")?;
+    match sys::clone_process(0).or_fail(CODE, "clone3")? {
+        Side::Child => {
+            drop((reports, go));
+            sys::exit(u8::from(!work_in_map(entry, mapped, &rootfs, &end, &answers)));
+        }
+        Side::Parent(pid, child) => {
+            drop((end, answers));
+            if mapped && sys::read(reports.number(), &mut [0]) == Ok(1) {
+                write_map(pid, "gid_map", &gids)?;
+                write_map(pid, "uid_map", &uids)?;
+                let _ = sys::write(go.number(), b"g");
+            }
+            drop(go);
+            match sys::wait_for(&child).or_fail(CODE, "wait")? {
+                0 => Ok(()),
+                _ => Err(Error::failed(
+                    CODE,
+                    "some of the root file system could not be removed",
+                    "see what in it is not yours, or is mounted",
+                )),
+            }
+        }
+    }
+}
+
+fn write_map(pid: i32, name: &str, map: &[IdRange]) -> Result<(), Error> {
+    let path = bundle::c_string(format!("/proc/{pid}/{name}"));
+    sys::open(At::Cwd, &path, libc::O_WRONLY, 0, 0)
+        .and_then(|file| sys::write(file.number(), &policy::render_map(map)))
+        .map(drop)
+        .or_fail("map.failed", name)
+}
+
+/// In the child: the namespace, the drop, the removal. True if everything is gone.
+fn work_in_map(entry: &Entry, mapped: bool, rootfs: &Fd, end: &Fd, answers: &Fd) -> bool {
+    let (uid, gid) = (entry.caller.uid, entry.caller.gid);
+    // The signals that the supervisor forwards end this one.
+    let _ = sys::set_signal_mask(0);
+    if mapped {
+        let made = sys::unshare(libc::CLONE_NEWUSER).is_ok()
+            && sys::write(end.number(), b"m") == Ok(1)
+            && sys::read(answers.number(), &mut [0]) == Ok(1);
+        // Container id 0 is the caller; all capabilities are those of his namespace.
+        if !made || sys::set_group_ids(0, 0, 0).is_err() || sys::set_user_ids(0, 0, 0).is_err() {
+            return false;
+        }
+    } else if sys::set_group_ids(gid, gid, gid).is_err() || sys::set_user_ids(uid, uid, uid).is_err() {
+        return false;
+    }
+    let _ = sys::control(libc::PR_SET_NO_NEW_PRIVS, 1);
+    empty(rootfs, 0)
+}
+
+/// Removes everything below `dir`, which may be an O_PATH descriptor. True if it is empty now.
+fn empty(dir: &Fd, depth: usize) -> bool {
+    if depth > MAX_DEPTH {
+        return false;
+    }
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+    let list = match sys::open(At::Dir(dir), c".", flags, 0, beneath()) {
+        Ok(list) => list,
+        // A directory without read permission that is ours: permission can be given.
+        Err(_) => {
+            let link = bundle::c_string(format!("/proc/self/fd/{}", dir.number()));
+            let _ = sys::change_mode_at(&link, 0o700);
+            match sys::open(At::Dir(dir), c".", flags, 0, beneath()) {
+                Ok(list) => list,
+                Err(_) => return false,
+            }
+        }
+    };
+    let _ = sys::change_mode(&list, 0o700);
+    let mut names: Vec<(CString, u8)> = Vec::new();
+    if sys::read_dir(&list, |name, kind| names.push((name.into(), kind))).is_err() {
+        return false;
+    }
+    let mut clean = true;
+    for (name, kind) in names {
+        let is_dir = kind == libc::DT_DIR
+            || kind == libc::DT_UNKNOWN && sys::unlink(At::Dir(&list), &name, false).is_err();
+        if is_dir {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let emptied = sys::open(At::Dir(&list), &name, flags, 0, beneath())
+                .is_ok_and(|inner| empty(&inner, depth + 1));
+            clean &= emptied && sys::unlink(At::Dir(&list), &name, true).is_ok();
+        } else if kind != libc::DT_UNKNOWN {
+            clean &= sys::unlink(At::Dir(&list), &name, false).is_ok();
+        }
+    }
+    clean
+}

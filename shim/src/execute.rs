@@ -1,0 +1,147 @@
+//! Carries out a plan, in the order that the decision record on the engine gives reasons for.
+//!
+//! The parent stays in the host's namespaces, opens, clones and supervises; the child becomes the
+//! container. What needs root happens between the clone and the drop of the child; what reads or makes
+//! anything of the caller's happens with his ids.
+
+mod capabilities;
+mod child;
+mod init;
+mod link;
+mod root;
+mod seccomp;
+mod supervise;
+mod terminal;
+
+use crate::bundle::Bundle;
+use crate::caller::Entry;
+use crate::config::Config;
+use crate::error::{Context, Error};
+use crate::host;
+use crate::plan::Mode;
+use crate::policy;
+use crate::reply::Object;
+use crate::request::Id;
+use crate::state;
+use crate::status::StatusFd;
+use crate::sys::{self, Side};
+
+use core::ffi::CStr;
+
+/// Runs the container of `bundle` to its end; its exit status, 0 to 255.
+///
+/// # Errors
+/// Every refusal and failure of the shim. Nothing is left behind then.
+pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Result<u8, Error> {
+    entry.require_privilege()?;
+    host::require_single_link()?;
+    let rules = host::permit(&entry.caller)?;
+    status.require_suitable()?;
+    require_kernel()?;
+
+    let (bundle, text) = entry.act_bounded(|| {
+        let bundle = Bundle::open(bundle, entry)?;
+        let text = bundle.read_config()?;
+        Ok((bundle, text))
+    })?;
+    let config = Config::parse(&text)?;
+    if config.process.oom_score_adj.is_some() {
+        entry.caller.oom_score_adj = host::oom_score();
+    }
+    let mapped = config.linux.namespaces.iter().any(|namespace| namespace.kind == b"user");
+    let grants = host::grants(&entry.caller, mapped)?;
+    let plan = policy::make_plan(config, &entry.caller, &grants)?;
+    let view = host::mount_view()?;
+    let sources = entry.act_bounded(|| {
+        let sources = bundle.open_sources(&plan)?;
+        root::make_targets_early(&plan, &sources)?;
+        Ok(sources)
+    })?;
+
+    // From here on as root, the group included: what root makes is not to bear the caller's group.
+    sys::set_group_ids(sys::KEEP, 0, sys::KEEP).or_fail("host.kernel-call", "setegid")?;
+    let state = state::Directory::open(entry.caller.uid)?.add(id, rules.max_containers)?;
+    let result = start(entry, &plan, sources, &view, status);
+    state.remove();
+    result
+}
+
+fn start(
+    entry: &Entry,
+    plan: &crate::plan::Plan,
+    sources: crate::bundle::Sources,
+    view: &host::MountView,
+    status: &StatusFd,
+) -> Result<u8, Error> {
+    let mut mounts = root::prepare(plan, sources, view, entry)?;
+    let terminal = mounts.take_terminal();
+    let (parent_end, child_end) = link::pair()?;
+    let own = sys::pidfd(sys::own_pid()).or_fail("host.kernel-call", "pidfd_open")?;
+    let signals = sys::signal_fd(crate::caller::FORWARDED).or_fail("host.kernel-call", "signalfd")?;
+    match sys::clone_process(child::namespaces(plan)) {
+        Ok(Side::Child) => {
+            drop((parent_end, signals));
+            child::run(entry, plan, mounts, view, terminal, child_end, &own)
+        }
+        Ok(Side::Parent(pid, child)) => {
+            drop((child_end, mounts));
+            let container = supervise::Container { pid, child, signals, terminal };
+            supervise::run(entry, plan, container, parent_end, status)
+        }
+        Err(error) => Err(error).or_fail("host.namespaces", "the container's namespaces"),
+    }
+}
+
+/// mount_setattr(2) is the newest call that everything rests on.
+fn require_kernel() -> Result<(), Error> {
+    if sys::has_mount_setattr() {
+        return Ok(());
+    }
+    Err(Error::refused(
+        "host.kernel-old",
+        "this kernel is older than 5.12",
+        "boot a kernel of version 5.12 or newer",
+    ))
+}
+
+/// The line that `check` prints: what this host allows, per mode, with reasons.
+///
+/// # Errors
+/// Only if the kernel refuses what it never refuses.
+pub fn check(entry: &Entry) -> Result<alloc::vec::Vec<u8>, Error> {
+    let mode = |result: &Result<(), Error>| {
+        let error = result.as_ref().err();
+        Object::new()
+            .boolean("allowed", error.is_none())
+            .optional("code", error.map(|error| error.code))
+            .optional("why", error.map(|error| error.why.as_slice()))
+    };
+    let able = entry.require_privilege().and_then(|()| host::require_single_link());
+    let policy = able.clone().and_then(|()| host::permit(&entry.caller).map(drop));
+    let direct = able.clone().and_then(|()| require_kernel());
+    let mapped = direct.clone().and_then(|()| child::try_user_namespace());
+    let grants = host::grants(&entry.caller, true);
+    let count = |ranges: &[crate::subids::Range]| {
+        ranges.iter().map(|range| u64::from(range.count)).sum::<u64>()
+    };
+    let (uids, gids) = grants.map_or((0, 0), |host| (count(&host.subuids), count(&host.subgids)));
+    Ok(Object::new()
+        .number("protocol", crate::PROTOCOL)
+        .string("kernel", sys::kernel_release())
+        .boolean("setuid", entry.privileged && entry.caller.uid != 0)
+        .object("modes", &Object::new().object("mapped", &mode(&mapped)).object("direct", &mode(&direct)))
+        .object("policy", &mode(&policy))
+        .object("subids", &Object::new().number("uids", uids).number("gids", gids))
+        .string("cgroup", host::cgroup_kind())
+        .line())
+}
+
+/// Whether the plan has a user namespace.
+fn is_mapped(plan: &crate::plan::Plan) -> bool {
+    matches!(plan.mode, Mode::Mapped { .. })
+}
+
+/// Whether root may make a user namespace here; where not, nothing can belong to a subordinate id.
+pub fn may_map() -> bool {
+    child::try_user_namespace().is_ok()
+}

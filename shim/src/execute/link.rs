@@ -1,0 +1,119 @@
+//! What parent and child say to each other while the container is being made.
+//!
+//! The child asks for its id maps and reports why it could not go on; the end of its pipe, closed by
+//! execve, says that the payload runs.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::error::{Context, Error, Kind};
+use crate::sys::{self, Fd};
+
+/// Most bytes of a report: a sentence, and a hint.
+const MAX_REPORT_BYTES: usize = 16 * 1024;
+
+/// The child's side.
+pub struct ChildEnd {
+    reports: Fd,
+    answers: Fd,
+}
+
+/// The parent's side.
+pub struct ParentEnd {
+    reports: Fd,
+    answers: Fd,
+}
+
+/// What the parent hears.
+pub enum Report {
+    /// The child is in its user namespace and wants its maps.
+    WantsMaps,
+    /// The child gave up.
+    Error(Error),
+    /// The pipe has ended: the payload was executed, or the child is dead.
+    End,
+}
+
+/// A link, both of its ends close-on-exec.
+///
+/// # Errors
+/// `host.kernel-call`.
+pub fn pair() -> Result<(ParentEnd, ChildEnd), Error> {
+    let (reports_in, reports_out) = sys::pipe().or_fail("host.kernel-call", "pipe")?;
+    let (answers_in, answers_out) = sys::pipe().or_fail("host.kernel-call", "pipe")?;
+    Ok((
+        ParentEnd { reports: reports_in, answers: answers_out },
+        ChildEnd { reports: reports_out, answers: answers_in },
+    ))
+}
+
+impl ChildEnd {
+    /// Asks for the id maps and waits until they are written. False if the parent is gone.
+    pub fn ask_for_maps(&self) -> bool {
+        sys::write(self.reports.number(), b"m") == Ok(1)
+            && sys::read(self.answers.number(), &mut [0]) == Ok(1)
+    }
+
+    /// Tells the parent why there will be no payload.
+    pub fn report(&self, error: &Error) {
+        let (kind, status) = match error.kind {
+            Kind::Refused => (b'r', 0),
+            Kind::Failed | Kind::Usage => (b'f', 0),
+            Kind::Exec(status) => (b'x', status),
+        };
+        let mut text = Vec::with_capacity(error.why.len() + 256);
+        text.extend_from_slice(&[b'e', kind, status]);
+        for field in [error.code.as_bytes(), error.hint.as_bytes(), &error.why] {
+            text.extend_from_slice(field);
+            text.push(0);
+        }
+        let _ = sys::write(self.reports.number(), &text);
+    }
+
+    /// Keeps only the reports open, as descriptor 3; everything from 4 on is closed.
+    pub fn keep_reports_only(self) -> Self {
+        let kept = 3;
+        if self.reports.number() != kept {
+            let _ = sys::duplicate_onto(self.reports.number(), kept);
+        }
+        let _ = sys::set_cloexec(kept);
+        let _ = sys::close_range(kept + 1, u32::MAX);
+        // Both numbers are closed, or are 3 itself: neither may be closed again.
+        let (_, _) = (self.reports.leak(), self.answers.leak());
+        Self { reports: Fd::adopt(kept), answers: Fd::adopt(-1) }
+    }
+}
+
+impl ParentEnd {
+    /// The descriptor that becomes readable with each report.
+    pub fn descriptor(&self) -> i32 {
+        self.reports.number()
+    }
+
+    /// The next report; waits for it.
+    pub fn next(&self) -> Report {
+        let mut text = alloc::vec![0_u8; MAX_REPORT_BYTES];
+        match sys::read(self.reports.number(), &mut text) {
+            Ok(length) if length > 0 && text[0] == b'm' => Report::WantsMaps,
+            Ok(length) if length > 3 && text[0] == b'e' => Report::Error(parse_error(&text[1..length])),
+            _ => Report::End,
+        }
+    }
+
+    /// Tells the child that its maps are written.
+    pub fn maps_written(&self) {
+        let _ = sys::write(self.answers.number(), b"g");
+    }
+}
+
+fn parse_error(text: &[u8]) -> Error {
+    let kind = match (text[0], text[1]) {
+        (b'r', _) => Kind::Refused,
+        (b'x', status) => Kind::Exec(status),
+        _ => Kind::Failed,
+    };
+    let mut fields = text[2..].split(|&byte| byte == 0);
+    let mut word = || String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
+    let (code, hint) = (word().leak(), word().leak());
+    Error { kind, code, hint, why: fields.next().unwrap_or_default().to_vec() }
+}

@@ -1,0 +1,145 @@
+//! The parent: writes the maps, lets go of its privilege, waits, forwards.
+
+use alloc::format;
+use core::ffi::CStr;
+
+use super::link::{ParentEnd, Report};
+use super::terminal::Terminal;
+use crate::bundle::c_string;
+use crate::caller::Entry;
+use crate::error::{Context, Error};
+use crate::plan::{Mode, Plan};
+use crate::policy::render_map;
+use crate::rules::{Rule, active};
+use crate::status::StatusFd;
+use crate::sys::{self, At, Fd, Poll};
+
+/// How long a container may take to be made, in milliseconds: only the caller's own file systems
+/// (FUSE, a stopped server) can take long, and they hold only his call.
+const SETUP_MS: u64 = 60_000;
+/// How long the relay may take to empty the container's terminal after its end, in milliseconds.
+const RELAY_MS: u64 = 2_000;
+/// CAP_KILL of capabilities(7).
+const CAP_KILL: u64 = 1 << 5;
+
+/// A container that is being made, or runs.
+pub struct Container {
+    /// Its first process, as the caller sees it.
+    pub pid: i32,
+    /// The same, as nobody can mistake it.
+    pub child: Fd,
+    /// What the caller sends us.
+    pub signals: Fd,
+    /// Its terminal, until the relay has it.
+    pub terminal: Option<Terminal>,
+}
+
+/// Sees the container to its end; its exit status.
+///
+/// # Errors
+/// What the child reports, `setup.timeout`, `terminal.failed`.
+pub fn run(
+    entry: &Entry,
+    plan: &Plan,
+    mut container: Container,
+    link: ParentEnd,
+    status: &StatusFd,
+) -> Result<u8, Error> {
+    let set_up = await_payload(plan, &container, &link);
+    drop(link);
+    let relay = set_up.and_then(|()| match container.terminal.take() {
+        Some(terminal) => terminal.start_relay(entry).map(Some),
+        None => Ok(None),
+    });
+    // Of root's powers only that of sending signals is left; euid 0 still owns the state directory.
+    let limited = sys::set_capabilities(CAP_KILL, CAP_KILL, 0);
+    let relay = match relay.and_then(|relay| limited.or_fail("credentials.failed", "capset").map(|()| relay)) {
+        Ok(relay) => relay,
+        Err(error) => {
+            let _ = sys::pidfd_kill(&container.child, libc::SIGKILL);
+            let _ = sys::wait_for(&container.child);
+            return Err(error);
+        }
+    };
+    status.started(entry, container.pid);
+    let ended = forward(&container);
+    if let Some(relay) = relay {
+        finish(&relay);
+    }
+    status.exited(entry, ended);
+    Ok(ended)
+}
+
+/// Answers the child until its payload is executed.
+fn await_payload(plan: &Plan, container: &Container, link: &ParentEnd) -> Result<(), Error> {
+    let deadline = sys::now_ms() + SETUP_MS;
+    loop {
+        let left = deadline.saturating_sub(sys::now_ms());
+        let mut events = [Poll::readable(link.descriptor())];
+        let ready = sys::poll(&mut events, Some(left)).or_fail("host.kernel-call", "ppoll")?;
+        if ready == 0 && (left == 0 || sys::now_ms() >= deadline) && active(Rule::BoundedWaits) {
+            return Err(Error::failed(
+                "setup.timeout",
+                "the container was not ready within 60 s",
+                "see whether a file system of yours (FUSE, NFS) does not answer",
+            ));
+        }
+        if ready == 0 {
+            continue;
+        }
+        match link.next() {
+            Report::WantsMaps => {
+                write_maps(&plan.mode, container.pid)?;
+                link.maps_written();
+            }
+            Report::Error(error) => return Err(error),
+            Report::End => return Ok(()),
+        }
+    }
+}
+
+/// Writes the maps that the plan computed. The child has not been waited for, so its pid is its own.
+fn write_maps(mode: &Mode, pid: i32) -> Result<(), Error> {
+    let Mode::Mapped { uids, gids, setgroups } = mode else { return Ok(()) };
+    let write = |name: &str, text: &[u8]| {
+        let path = c_string(format!("/proc/{pid}/{name}"));
+        let path: &CStr = &path;
+        let written = sys::open(At::Cwd, path, libc::O_WRONLY, 0, 0)
+            .and_then(|file| sys::write(file.number(), text));
+        written.map(drop).or_fail("map.failed", name)
+    };
+    if !*setgroups && active(Rule::Groups) {
+        write("setgroups", b"deny")?;
+    }
+    write("gid_map", &render_map(gids))?;
+    write("uid_map", &render_map(uids))
+}
+
+/// Forwards signals until the container's first process has ended.
+fn forward(container: &Container) -> u8 {
+    loop {
+        let mut events =
+            [Poll::readable(container.child.number()), Poll::readable(container.signals.number())];
+        let _ = sys::poll(&mut events, None);
+        while let Some(signal) = sys::next_signal(&container.signals) {
+            let _ = sys::pidfd_kill(&container.child, signal);
+            if signal == libc::SIGTSTP {
+                // As the caller's shell expects of a job; CONT wakes us, and is forwarded then.
+                let _ = sys::kill(sys::own_pid(), libc::SIGSTOP);
+            }
+        }
+        if events[0].ready() {
+            return sys::wait_for(&container.child).unwrap_or(125);
+        }
+    }
+}
+
+/// Lets the relay write what is left, for a bounded time.
+fn finish(relay: &Fd) {
+    if sys::poll(&mut [Poll::readable(relay.number())], Some(RELAY_MS)) == Ok(0) {
+        let _ = sys::pidfd_kill(relay, libc::SIGTERM);
+        let _ = sys::poll(&mut [Poll::readable(relay.number())], Some(RELAY_MS));
+        let _ = sys::pidfd_kill(relay, libc::SIGKILL);
+    }
+    let _ = sys::wait_for(relay);
+}

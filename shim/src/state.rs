@@ -1,0 +1,159 @@
+//! Which containers run: one locked file each, in a directory that only root can enter.
+//!
+//! /run/locald-shim/<uid>/<id>, directories 0700. The lock lives as long as the supervisor, however it
+//! ends; an entry that nobody locks is dead and goes away at the caller's next call (attacks 40, 43).
+
+use alloc::ffi::CString;
+use alloc::format;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+
+use crate::error::{Context, Error};
+use crate::request::Id;
+use crate::rules::{Rule, active};
+use crate::sys::{self, At, Fd};
+
+/// How often a new entry is tried when another call of the same caller removes it half-made.
+const ATTEMPTS: u32 = 16;
+
+/// One caller's directory.
+pub struct Directory(Fd);
+
+/// A running container; gone with [`Entry::remove`] or, later, with the process.
+pub struct Entry {
+    directory: Directory,
+    name: CString,
+    // Held for its lock only.
+    _file: Fd,
+}
+
+impl Directory {
+    /// Opens the directory of `uid`, making it if need be. Call it as root.
+    ///
+    /// # Errors
+    /// `state.failed`.
+    pub fn open(uid: u32) -> Result<Self, Error> {
+        let run = enter(At::Cwd, c"/run/locald-shim")?;
+        let own = CString::new(format!("{uid}")).unwrap_or_default();
+        Ok(Self(enter(At::Dir(&run), &own)?))
+    }
+
+    /// Removes every entry that nobody locks; how many are left, and whether `wanted` is among them.
+    ///
+    /// # Errors
+    /// `state.failed`.
+    pub fn sweep(&self, wanted: Option<&CStr>) -> Result<(u32, bool), Error> {
+        let mut names: Vec<CString> = Vec::new();
+        let list = sys::open(At::Dir(&self.0), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0, 0)
+            .or_fail("state.failed", "the state directory")?;
+        sys::read_dir(&list, |name, _| names.push(name.into()))
+            .or_fail("state.failed", "the state directory")?;
+        let (mut alive, mut taken) = (0, false);
+        for name in names {
+            if !self.remove_dead(&name) {
+                alive += 1;
+                taken |= wanted == Some(name.as_c_str());
+            }
+        }
+        Ok((alive, taken))
+    }
+
+    /// Removes the entry `name` if nobody locks it; whether it is gone.
+    pub fn remove_dead(&self, name: &CStr) -> bool {
+        let Ok(file) = sys::open(At::Dir(&self.0), name, libc::O_RDONLY | libc::O_NOFOLLOW, 0, 0)
+        else {
+            return true;
+        };
+        if sys::try_lock(&file).is_err() {
+            return false;
+        }
+        // The name may belong to a younger entry by now; whoever removes the one that is locked here
+        // would need this lock, so the answer stays true until the name is gone.
+        let same = match (sys::stat(file.number()), sys::stat_at(At::Dir(&self.0), name)) {
+            (Ok(held), Ok(named)) => held.inode == named.inode,
+            _ => false,
+        };
+        same && sys::unlink(At::Dir(&self.0), name, false).is_ok()
+    }
+
+    /// Makes the entry of a new container.
+    ///
+    /// # Errors
+    /// `id.in-use`, `state.quota`, `state.failed`.
+    pub fn add(self, id: &Id, quota: u32) -> Result<Entry, Error> {
+        let (alive, taken) = self.sweep(Some(id.as_c_str()))?;
+        let in_use = || {
+            let why = "a container of yours with this id is running";
+            Error::refused("id.in-use", why, "choose another id, or end that container")
+        };
+        if taken {
+            return Err(in_use());
+        }
+        if active(Rule::StateQuota) && alive >= quota {
+            return Err(Error::refused(
+                "state.quota",
+                format!("{alive} containers of yours are running, the limit is {quota}"),
+                "end one, or ask an administrator to raise max-containers in /etc/locald/policy",
+            ));
+        }
+        for _ in 0..ATTEMPTS {
+            // Locked under a name that no id can have, then given its name in one step: an entry
+            // that can be seen under an id is a locked one.
+            let draft = CString::new(format!(".{}", sys::own_pid())).unwrap_or_default();
+            let flags = libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW;
+            let file = sys::open(At::Dir(&self.0), &draft, flags, 0o600, 0)
+                .or_fail("state.failed", "a new entry")?;
+            if sys::try_lock(&file).is_err() {
+                continue;
+            }
+            match sys::rename(&self.0, &draft, id.as_c_str(), false) {
+                Ok(()) => {}
+                Err(error) if error.0 == libc::ENOENT => continue,
+                Err(error) => {
+                    let _ = sys::unlink(At::Dir(&self.0), &draft, false);
+                    if error.0 == libc::EEXIST {
+                        return Err(in_use());
+                    }
+                    return Err(error).or_fail("state.failed", "a new entry");
+                }
+            }
+            let same = match (sys::stat(file.number()), sys::stat_at(At::Dir(&self.0), id.as_c_str())) {
+                (Ok(held), Ok(named)) => held.inode == named.inode,
+                _ => false,
+            };
+            if same {
+                return Ok(Entry { directory: self, name: id.as_c_str().into(), _file: file });
+            }
+        }
+        Err(Error::failed("state.failed", "the state directory is too busy", "try again"))
+    }
+}
+
+impl Entry {
+    /// Takes the entry away: the container has ended.
+    pub fn remove(self) {
+        let _ = sys::unlink(At::Dir(&self.directory.0), &self.name, false);
+    }
+}
+
+/// Makes the directory `path` if it is missing, and opens it: root's own, for root alone.
+fn enter(at: At<'_>, path: &CStr) -> Result<Fd, Error> {
+    match sys::make_dir(at, path, 0o700) {
+        Err(error) if error.0 != libc::EEXIST => {
+            return Err(error).or_fail("state.failed", "/run/locald-shim");
+        }
+        _ => {}
+    }
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let dir = sys::open(at, path, flags, 0, sys::NO_SYMLINKS)
+        .or_fail("state.failed", "/run/locald-shim")?;
+    let status = sys::stat(dir.number()).or_fail("state.failed", "/run/locald-shim")?;
+    if active(Rule::StateDirectory) && (status.uid != 0 || status.mode & 0o077 != 0) {
+        return Err(Error::failed(
+            "state.failed",
+            "/run/locald-shim or what is in it is not root's alone",
+            "an administrator removes /run/locald-shim",
+        ));
+    }
+    Ok(dir)
+}

@@ -403,6 +403,6 @@ def parse_config(
         raise ManifestInvalid(what, str(error)) from error
     if len(diff_ids) != len(manifest.layers):
         raise ManifestInvalid(what, f"it names {len(diff_ids)} diff IDs for {len(manifest.layers)} layers")
-    if not isinstance(config.get("config") or {}, dict):
+    if not isinstance(config.get("config"), dict | None):
         raise ManifestInvalid(what, "'config' is no object")
     return config, diff_ids, platform

@@ -1,37 +1,61 @@
-"""`python -m vms VERB …`: machines by hand. The only module here that prints or exits."""
+"""`python -m vms VERB …`: machines by hand. The only module here that prints or exits.
+
+Needs nothing but the standard library until a machine is asked for, so that `host packages` can be
+asked before anything is installed.
+"""
 
 import argparse
+import contextlib
 import os
 import sys
 import time
 
-from vms import machines, probe, profile
+from vms import home, host, machines, probe, process, profile
 from vms.errors import VmsError
+
+NOT_IN_FORCE = 3
+"""The exit code of `prove` when the machine is not what its profile says."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run one verb; the exit code is 0, 1 for an error, and 3 from `prove` if not in force."""
-    parser = argparse.ArgumentParser(prog="python -m vms", description=__doc__)
+    """Run one verb; the exit code is 0, 1 for an error, 130 after Ctrl-C, or that of the command."""
+    chosen = make_parser().parse_args(arguments)
+    try:
+        with machines.interruptible():
+            return _run(chosen)
+    except VmsError as error:
+        _say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vms",
+        description="Machines to test on, by hand.",
+        epilog=f"Everything is kept in {home.root()} (${home.VARIABLE}).",
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="the profiles")
+    inner = verbs.add_parser("host", help="what this machine needs for virtual machines")
+    inner.add_argument("part", choices=("packages", "check", "stop"))
     for verb, text in (
-        ("up", "bring a machine up"),
-        ("status", "up or down"),
-        ("destroy", "take it away"),
-        ("prove", "show that what the profile says is in force"),
-        ("ssh", "run a command on it, or a shell"),
+        ("build", "build the profile's box, or verify the one that is there"),
+        ("up", "bring the machine up"),
+        ("status", "say up or down"),
+        ("destroy", "take the machine away"),
+        ("prove", f"show that what the profile says is in force; exit code {NOT_IN_FORCE} if not"),
+        ("ssh", "run a command on the machine, or a shell if there is none"),
     ):
         inner = verbs.add_parser(verb, help=text)
         inner.add_argument("profile", choices=profile.names())
         if verb == "ssh":
             inner.add_argument("--user", default="root")
-            inner.add_argument("command", nargs="*")
-    chosen = parser.parse_args(arguments)
-    try:
-        return _run(chosen)
-    except VmsError as error:
-        sys.stderr.write(f"vms: {error}\n")
-        return 1
+            inner.add_argument("command", nargs="*", help="after --")
+    return parser
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -39,11 +63,16 @@ def _run(chosen: argparse.Namespace) -> int:
         case "list":
             for name in profile.names():
                 sys.stdout.write(f"{name:24} {profile.read(name).says}\n")
+        case "host":
+            return _host(chosen.part)
+        case "build":
+            box = machines.build(chosen.profile, report=_say)
+            sys.stdout.write(f"{box}\n")
         case "up":
             start = time.monotonic()
             try:
                 machines.up(chosen.profile, report=_say)
-            except BaseException:
+            except KeyboardInterrupt:
                 machines.destroy(chosen.profile)
                 raise
             _say(f"up after {time.monotonic() - start:.1f} s")
@@ -52,20 +81,43 @@ def _run(chosen: argparse.Namespace) -> int:
         case "destroy":
             machines.destroy(chosen.profile)
         case "prove":
-            proof = probe.prove(machines.connect(chosen.profile))
-            sys.stdout.write("\n".join(probe.render(proof)) + "\n")
-            return 0 if proof.in_force else 3
+            return _prove(chosen.profile)
         case "ssh":
-            guest = machines.connect(chosen.profile)
-            output = guest.run(chosen.command or ["id"], user=chosen.user)
-            os.write(1, output.stdout)
-            os.write(2, output.stderr)
-            return output.exit_code
+            return _ssh(chosen)
     return 0
+
+
+def _host(part: str) -> int:
+    match part:
+        case "packages":
+            sys.stdout.write("\n".join(host.packages()) + "\n")
+        case "check":
+            host.require()
+        case "stop":
+            host.stop()
+    return 0
+
+
+def _prove(name: str) -> int:
+    with contextlib.closing(machines.connect(name)) as guest:
+        proof = probe.prove(guest)
+    sys.stdout.write("\n".join(probe.render(proof)) + "\n")
+    return 0 if proof.in_force else NOT_IN_FORCE
+
+
+def _ssh(chosen: argparse.Namespace) -> int:
+    guest = machines.connect(chosen.profile)
+    if not chosen.command:
+        process.become(guest.shell(chosen.user))
+    output = guest.run(chosen.command, user=chosen.user)
+    os.write(1, output.stdout)
+    os.write(2, output.stderr)
+    return output.exit_code
 
 
 def _say(line: str) -> None:
     sys.stderr.write(f"vms: {line}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from pathlib import Path
 from vms import home, process
 from vms.deadline import Deadline
 from vms.errors import BoxError, ProfileError
-from vms.profile import KNOWN_USERS, Table
+from vms.profile import KNOWN_USERS
+from vms.table import Table
 
 FILES = Path(__file__).parent / "box_files"
 SCRIPTS = ("guest-setup.sh", "make-users.sh", "initrd-init.sh")

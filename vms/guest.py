@@ -174,8 +174,11 @@ class Guest(Protocol):
     def revert(self) -> None:
         """Go back to what was saved; the clock is set again and old connections are replaced."""
 
+    def shell(self, user: str = "root") -> Sequence[str]:
+        """Return the command of this controller that gives a person a shell on the guest."""
+
     def close(self) -> None:
-        """Close this handle's connections; the machine stays up."""
+        """Let go of what this handle holds; the machine stays up."""
 
 
 class BaseGuest(ABC):
@@ -200,6 +203,10 @@ class BaseGuest(ABC):
     ) -> Output:
         """See `Guest.run`."""
 
+    @abstractmethod
+    def shell(self, user: str = "root") -> Sequence[str]:
+        """See `Guest.shell`."""
+
     def check_user(self, name: str) -> None:
         """Raise NoSuchUser unless the profile promises `name`."""
         if name != "root" and name not in self.profile.users:
@@ -209,7 +216,7 @@ class BaseGuest(ABC):
     def user(self, name: str) -> User:
         """See `Guest.user`."""
         if name not in self._users:
-            line = self.succeed(["getent", "passwd", name], user=name).text
+            line = self.succeed(["getent", "passwd", name], user="root").text
             _, _, uid, gid, _, home, _ = line.split(":")
             self._users[name] = User(name, int(uid), int(gid), home)
         return self._users[name]

@@ -9,6 +9,7 @@ System packages are not installed here: `python -m vms host packages` names them
 import contextlib
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -184,3 +185,15 @@ def _start_daemon() -> None:
             said = log.read_text()[-2000:].strip()
             raise HostNotReady(f"libvirtd does not answer; {log} says: {said or 'nothing'}")
         time.sleep(0.1)
+
+
+def stop() -> None:
+    """End our libvirt, if it is there; running machines stay, and are found again by the next one."""
+    file = home.root() / "libvirt/libvirtd.pid"
+    try:
+        pid = int(file.read_text())
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ValueError):
+        return
+    if name == "libvirtd":
+        os.kill(pid, signal.SIGTERM)

@@ -153,11 +153,7 @@ class LocalGuest(BaseGuest):
         line = shell.make_line(
             command, mark=mark, limit_s=limit_s, env=env, cwd=cwd, terminal=terminal
         )
-        enter = [
-            *("nsenter", f"--target={self._holder}", "--mount", "--pid", "--ipc", "--uts", "--net"),
-            *("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--reset-env"),
-            *("--", "/bin/sh", "-c", line),
-        ]
+        enter = [*self._enter(user), "/bin/sh", "-c", line]
         try:
             # setpriv keeps TERM and nothing else of this.
             environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"}
@@ -175,6 +171,17 @@ class LocalGuest(BaseGuest):
         return Output(
             words, user, answer.exit_code, answer.stdout, answer.stderr, done.seconds, late
         )
+
+
+    def shell(self, user: str = "root") -> Sequence[str]:
+        """See `Guest.shell`."""
+        self.check_user(user)
+        return [*self._enter(user), "/bin/sh", "-c", 'cd && exec "$SHELL" -l']
+
+    def _enter(self, user: str) -> tuple[str, ...]:
+        namespaces = ("--mount", "--pid", "--ipc", "--uts", "--net")
+        ids = (f"--reuid={user}", f"--regid={user}", "--init-groups", "--reset-env")
+        return ("nsenter", f"--target={self._holder}", *namespaces, "setpriv", *ids, "--")
 
 
 def _start_time(pid: int) -> str | None:

@@ -2,7 +2,11 @@
 
 import contextlib
 import fcntl
+import importlib
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import assert_never
 
 from vms import home, local
@@ -15,6 +19,11 @@ BOOT_LIMIT_S = 420.0
 """Two tries of a boot under emulation, while the other core is busy; building a box comes on top."""
 
 Report = Callable[[str], None]
+
+
+def _vagrant() -> ModuleType:
+    """Import what needs python-vagrant and testinfra only when a virtual machine is meant."""
+    return importlib.import_module("vms.vagrant")
 
 
 def silent(_: str) -> None:
@@ -33,15 +42,18 @@ def up(name: str, *, report: Report = silent, limit_s: float = BOOT_LIMIT_S) -> 
     with _only_one(profile):
         if is_up(profile):
             raise VmsError(f"{name} is up already", hint=f"python -m vms destroy {name}")
-        match profile.kind:
-            case "local":
-                local.up(profile, deadline=Deadline.after(limit_s))
-            case "vm":
-                from vms import vagrant
-
-                vagrant.up(profile, report=report, limit_s=limit_s)
-            case _ as never:
-                assert_never(never)
+        try:
+            match profile.kind:
+                case "local":
+                    local.up(profile, deadline=Deadline.after(limit_s))
+                case "vm":
+                    _vagrant().up(profile, report=report, limit_s=limit_s)
+                case _ as never:
+                    assert_never(never)
+        except BaseException:
+            # Half a machine is none, whatever stopped it on the way: Ctrl-C as well.
+            destroy(name)
+            raise
 
 
 def connect(name: str) -> Guest:
@@ -51,9 +63,7 @@ def connect(name: str) -> Guest:
         case "local":
             return local.connect(profile)
         case "vm":
-            from vms import vagrant
-
-            return vagrant.connect(profile)
+            return _vagrant().connect(profile)
         case _ as never:
             assert_never(never)
 
@@ -64,9 +74,7 @@ def is_up(profile: Profile) -> bool:
         case "local":
             return local.find_holder(profile) is not None
         case "vm":
-            from vms import vagrant
-
-            return vagrant.is_up(profile)
+            return _vagrant().is_up(profile)
         case _ as never:
             assert_never(never)
 
@@ -79,30 +87,81 @@ def status(name: str) -> str:
 def destroy(name: str) -> None:
     """Take the machine and every file of it away; harmless if there is none."""
     profile = read(name)
-    match profile.kind:
-        case "local":
-            local.destroy(profile)
-        case "vm":
-            from vms import vagrant
+    with _undisturbed():
+        match profile.kind:
+            case "local":
+                local.destroy(profile)
+            case "vm":
+                _vagrant().destroy(profile)
+            case _ as never:
+                assert_never(never)
 
-            vagrant.destroy(profile)
-        case _ as never:
-            assert_never(never)
+
+def build(name: str, *, report: Report = silent) -> str:
+    """Have the profile's box built and verified; return its name and sha256, or that it has none."""
+    profile = read(name)
+    if profile.kind == "local":
+        return "none: this machine is used as it is"
+    from vms import boxes, host
+
+    host.require()
+    box = boxes.find_or_build(profile.box, report=report)
+    return f"{box.name} sha256:{box.sha256}"
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Have TERM and HUP end the controller as Ctrl-C does, so that what is up is taken away.
+
+    Only a main thread may set signal handlers; elsewhere this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Have a second Ctrl-C wait until the machine is taken away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def booted(name: str, *, keep: bool = False, report: Report = silent) -> Iterator[Guest]:
-    """Bring the machine up, hand it over, take it away, also after Ctrl-C; `keep` leaves it up."""
-    try:
+    """Bring the machine up, hand it over, take it away; `keep` leaves it up.
+
+    After Ctrl-C, TERM or HUP too. A machine that was up before is refused and left alone.
+    """
+    with interruptible():
         up(name, report=report)
-        guest = connect(name)
         try:
-            yield guest
+            guest = connect(name)
+            try:
+                yield guest
+            finally:
+                guest.close()
         finally:
-            guest.close()
-    finally:
-        if not keep:
-            destroy(name)
+            if not keep:
+                destroy(name)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from vms.deadline import Deadline
 from vms.errors import CommandTimedOut, VmsError
@@ -117,6 +118,11 @@ def start(command: Sequence[str], *, log: Path, pass_fds: Sequence[int] = ()) ->
             start_new_session=True,
             pass_fds=pass_fds,
         ).pid
+
+
+def become(command: Sequence[str]) -> NoReturn:
+    """Become another program, for a person at a terminal."""
+    os.execvp(command[0], command)  # noqa: S606 -- argument list, no shell
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

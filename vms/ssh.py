@@ -5,6 +5,7 @@ line is started without a shell and with a deadline, on the controller and again
 stdin is passed on. One connection a user (ControlMaster) serves every command and every process.
 """
 
+import contextlib
 import os
 import shlex
 import time
@@ -148,6 +149,11 @@ class SshGuest(BaseGuest):
             words, user, answer.exit_code, answer.stdout, answer.stderr, done.seconds, late
         )
 
+    def shell(self, user: str = "root") -> Sequence[str]:
+        """See `Guest.shell`."""
+        self.check_user(user)
+        return ["ssh", "-F", str(self._config), "-t", f"{user}@{self.profile.name}"]
+
     def save(self) -> None:
         """See `Guest.save`."""
         if self._keeper is None:
@@ -171,10 +177,8 @@ class SshGuest(BaseGuest):
         for socket in self._sockets.glob(f"{self.profile.name}-*"):
             user = socket.name.removeprefix(f"{self.profile.name}-")
             command = ["ssh", "-F", str(self._config), "-O", "exit", f"{user}@{self.profile.name}"]
-            try:
+            with contextlib.suppress(CommandTimedOut):
                 process.run(command, deadline=Deadline.after(5))
-            except CommandTimedOut:
-                pass
             socket.unlink(missing_ok=True)
 
 

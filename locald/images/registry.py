@@ -53,6 +53,7 @@ SILENCE_LIMIT_S = 30.0  # between two pieces of an answer
 RETRY_AFTER_LIMIT_S = 15.0
 # 5 tries after the first, 0.5 s to 8 s apart: some 15 s until an answer that there is none.
 RETRIES = 5
+CONNECT_RETRIES = 2  # what refuses a connection or has no name does not change in seconds
 BACKOFF_S = 0.5
 BACKOFF_LIMIT_S = 8.0
 _RETRY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
@@ -88,6 +89,7 @@ class Registry:
         self._authorization: str | None = None
         self._retry = _Retry(
             total=RETRIES,
+            connect=CONNECT_RETRIES,
             redirect=False,
             status_forcelist=_RETRY_STATUSES,
             backoff_factor=BACKOFF_S,
@@ -381,10 +383,11 @@ def _reason(error: Exception) -> str:
     """Say in a few words what went wrong, without the HTTP library's object names."""
     for kind, words in (
         (NameResolutionError, "its name cannot be resolved"),
+        # Before the time-outs: urllib3 counts it as one of them.
+        (NewConnectionError, "the connection is refused"),
         (IncompleteRead, "the connection broke"),
         (Urllib3TimeoutError, f"no answer within {SILENCE_LIMIT_S:.0f} s"),
         (ProxyError, "the proxy does not answer"),
-        (NewConnectionError, "the connection is refused"),
     ):
         if isinstance(error, kind):
             return words

@@ -36,7 +36,7 @@ pub fn run(entry: &Entry, target: &Target) -> Result<(), Error> {
             remove_tree(entry, rootfs)?;
         }
     }
-    sys::set_group_ids(sys::KEEP, 0, sys::KEEP).or_fail("host.kernel-call", "setegid")?;
+    sys::set_group_ids(sys::KEEP, 0, 0).or_fail("host.kernel-call", "setegid")?;
     let directory = state::Directory::open(entry.caller.uid)?;
     match target {
         Target::Id(id) => {

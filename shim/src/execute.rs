@@ -58,8 +58,9 @@ pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Resu
         Ok(sources)
     })?;
 
-    // From here on as root, the group included: what root makes is not to bear the caller's group.
-    sys::set_group_ids(sys::KEEP, 0, sys::KEEP).or_fail("host.kernel-call", "setegid")?;
+    // From here on as root, the group included (saved too, so that it can be taken up again
+    // without a capability): what root makes is not to bear the caller's group.
+    sys::set_group_ids(sys::KEEP, 0, 0).or_fail("host.kernel-call", "setegid")?;
     let state = state::Directory::open(entry.caller.uid)?.add(id, rules.max_containers)?;
     let result = start(entry, &plan, sources, &view, status);
     state.remove();

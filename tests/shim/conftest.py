@@ -18,11 +18,9 @@ from tests.shim.harness import (
     MODES,
     POLICY,
     STATE,
-    Bundle,
-    Call,
     Caller,
     Mode,
-    Result,
+    Run,
     Shim,
     Workshop,
 )
@@ -123,24 +121,6 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 def caller(request: pytest.FixtureRequest, callers: dict[str, Caller]) -> Caller:
     """With and without subordinate ids."""
     return callers[request.param]
-
-
-class Run:
-    """Makes a bundle of the caller's in the mode, and runs it."""
-
-    def __init__(self, shim: Shim, workshop: Workshop, mode: Mode, caller: Caller) -> None:
-        self.shim = shim
-        self.workshop = workshop
-        self.mode = mode
-        self.caller = caller
-
-    def bundle(self, *args: str) -> Bundle:
-        """Return a bundle that runs `args`."""
-        return self.workshop.bundle(self.mode, self.caller, args or ("true",))
-
-    def __call__(self, *args: str, call: Call | None = None) -> Result:
-        """Run `args` in a bundle of nothing special."""
-        return self.shim.run(self.bundle(*args), call)
 
 
 @pytest.fixture

@@ -303,6 +303,33 @@ class Shim:
             process.communicate(timeout=RUN_LIMIT_S)
 
 
+class Run:
+    """Makes a bundle of the caller's in the mode, and runs it."""
+
+    def __init__(self, shim: Shim, workshop: Workshop, mode: Mode, caller: Caller) -> None:
+        self.shim = shim
+        self.workshop = workshop
+        self.mode = mode
+        self.caller = caller
+
+    def bundle(self, *args: str) -> Bundle:
+        """Return a bundle that runs `args`."""
+        return self.workshop.bundle(self.mode, self.caller, args or ("true",))
+
+    def __call__(self, *args: str, call: Call | None = None) -> Result:
+        """Run `args` in a bundle of nothing special."""
+        return self.shim.run(self.bundle(*args), call)
+
+    def refused(self, bundle: Bundle, code: str, call: Call | None = None) -> None:
+        """Assert that running `bundle` is refused with `code`, in one line."""
+        result = self.shim.run(bundle, call)
+        assert (result.status, result.code, result.stderr.count(b"\n")) == (125, code, 1), result
+
+    def without(self, rule: str) -> "Run":
+        """Return the same with one rule switched off (mutant builds only)."""
+        return Run(self.shim.without(rule), self.workshop, self.mode, self.caller)
+
+
 READY = ("sh", "-c", "echo ready; exec sleep 60")
 
 

@@ -51,3 +51,29 @@ def bind_over(content: str | bytes, target: str, holder: Path) -> Callable[[], N
         mount(str(holder), target, "", MS_BIND)
 
     return step
+
+
+def set_personality(persona: int) -> None:
+    """Change the execution domain of this process."""
+    if _libc.personality(ctypes.c_ulong(persona)) == -1:
+        raise OSError(ctypes.get_errno(), f"personality({persona:#x})")
+
+
+def install_allow_all_filter() -> None:
+    """Put a seccomp filter in force that allows everything; root may do so without no_new_privs."""
+
+    class Filter(ctypes.Structure):
+        _fields_ = (
+            ("code", ctypes.c_ushort),
+            ("jt", ctypes.c_ubyte),
+            ("jf", ctypes.c_ubyte),
+            ("k", ctypes.c_uint),
+        )
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.POINTER(Filter)))
+
+    allow = Filter(0x06, 0, 0, 0x7FFF_0000)  # BPF_RET | BPF_K, SECCOMP_RET_ALLOW
+    program = Program(1, ctypes.pointer(allow))
+    if _libc.prctl(22, ctypes.c_ulong(2), ctypes.byref(program), 0, 0) != 0:  # PR_SET_SECCOMP, MODE_FILTER
+        raise OSError(ctypes.get_errno(), "PR_SET_SECCOMP")

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shim.conftest import Run
-from tests.shim.harness import Call, read_owners
+from tests.shim.harness import Call, Run, read_owners
 
 ROUNDS = 300
 LOOP_MS = 120_000

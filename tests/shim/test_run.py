@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shim.conftest import Run
-from tests.shim.harness import READY, Bundle, Call, Caller, Mode, Shim, Workshop, is_alive, wait_until
+from tests.shim.harness import READY, Bundle, Call, Caller, Mode, Run, Shim, Workshop, is_alive, wait_until
 
 INIT = {"dev.locald.init": "true"}
 FORWARDED = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2")

@@ -14,7 +14,9 @@ for name; do
         printf '%s:%s\n' "$name" "$name" | chpasswd
         printf '%s ALL=(ALL:ALL) PASSWD: ALL\n' "$name" > "/etc/sudoers.d/$name"
         chmod 0440 "/etc/sudoers.d/$name" ;;
-    confined) # At login pam_selinux looks him up here; the policy is not rebuilt, so it stays.
-        printf '%s:user_u:s0\n' "$name" >> /etc/selinux/default/seusers ;;
+    confined) # What `semanage login` writes. The rebuilt policy also has labels for his home: it
+        # separates files by SELinux user.
+        printf '%s:user_u:s0\n' "$name" >> /var/lib/selinux/default/active/seusers.local
+        semodule --noreload --build ;;
     esac
 done

@@ -10,7 +10,7 @@ import stat
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from locald.errors import OwnerUnmapped
 from locald.images.archive import CHUNK_BYTES, LayerStream, layer_errors, walk
@@ -346,7 +346,7 @@ def _write_data(archive: tarfile.TarFile, member: tarfile.TarInfo, fd: int) -> N
     if file is None or member.size == 0:
         return
     # Without the buffer around it: that one asks whether a stream can seek, and copies once more.
-    source = cast("io.BufferedReader", file).raw
+    source: io.RawIOBase = cast("Any", file).raw
     pieces = [(0, member.size)]
     if member.issparse():
         # typeshed has the attribute as bytes; it is tarfile's list of (offset, size).

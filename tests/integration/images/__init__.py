@@ -1,0 +1,1 @@
+"""locald.images with real registries, real images and other tools as oracles."""

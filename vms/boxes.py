@@ -190,9 +190,7 @@ class _Build:
         return self.check("unshare", *namespaces, f"--root={self.root}", "--mount-proc", *command)
 
 
-def _build(
-    declaration: Declaration, key: str, directory: Path, *, report: Callable[[str], None]
-) -> None:
+def _build(declaration: Declaration, key: str, directory: Path, *, report: Callable[[str], None]) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".building-", dir=directory.parent))
     try:

@@ -1,17 +1,17 @@
 """What can go wrong with a machine, as opposed to with what a test claims about it.
 
-    VmsError
-    ├── ProfileError        a profile or box file is malformed (a person mends the file)
-    ├── HostNotReady        this machine lacks a package, a right or a daemon
-    ├── BoxError            a box could not be built, or is not the one recorded
-    ├── BootError           no ssh answer, twice
-    ├── NotRunning          the machine asked for is not up
-    ├── NoSuchUser          the profile has no such user
-    ├── GuestLost           the connection or the machine broke: says nothing about the command
-    ├── CommandTimedOut     a controller-side program ran past its deadline
-    └── GuestAssertion      (also an AssertionError) the command ran, and did otherwise
-        ├── CommandFailed, CommandSucceeded, NotInTime
-"""
+VmsError
+├── ProfileError        a profile or box file is malformed (a person mends the file)
+├── HostNotReady        this machine lacks a package, a right or a daemon
+├── BoxError            a box could not be built, or is not the one recorded
+├── BootError           no ssh answer, twice
+├── NotRunning          the machine asked for is not up
+├── NoSuchUser          the profile has no such user
+├── GuestLost           the connection or the machine broke: says nothing about the command
+├── CommandTimedOut     a controller-side program ran past its deadline
+└── GuestAssertion      (also an AssertionError) the command ran, and did otherwise
+    └── CommandFailed, CommandSucceeded, NotInTime
+"""  # noqa: D208 -- a drawing
 
 from pathlib import Path
 from typing import TYPE_CHECKING

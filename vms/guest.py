@@ -89,7 +89,7 @@ class Guest(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What a report should say it ran on: box and its sha256, accelerator, kernel…"""
+        """What a report should say it ran on: the box and its sha256, the accelerator and so on."""
 
     def user(self, name: str) -> User:
         """Return the account; NoSuchUser unless it is root or the profile names it."""
@@ -157,9 +157,7 @@ class Guest(Protocol):
     ) -> Output:
         """Run it again and again until it succeeds; NotInTime with the last answer if never."""
 
-    def push(
-        self, source: Path | bytes, target: str, *, user: str = "root", mode: int = 0o644
-    ) -> None:
+    def push(self, source: Path | bytes, target: str, *, user: str = "root", mode: int = 0o644) -> None:
         """Put a file (replaced by rename), bytes, or a directory's content at `target`.
 
         `user` owns it. `mode` is for a file; a directory's entries keep theirs.
@@ -294,9 +292,7 @@ class BaseGuest(ABC):
                 return output
             time.sleep(min(every_s, deadline.left_s))
 
-    def push(
-        self, source: Path | bytes, target: str, *, user: str = "root", mode: int = 0o644
-    ) -> None:
+    def push(self, source: Path | bytes, target: str, *, user: str = "root", mode: int = 0o644) -> None:
         """See `Guest.push`."""
         if isinstance(source, Path) and source.is_dir():
             script = 'mkdir -p -- "$1" && exec tar -x -o -f - -C "$1"'
@@ -319,7 +315,7 @@ class BaseGuest(ABC):
         """See `Guest.revert`."""
         raise NotImplementedError(f"{self.profile.name} cannot be reverted")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 -- most guests hold nothing
         """See `Guest.close`."""
 
 

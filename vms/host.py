@@ -6,7 +6,6 @@ It works with and without systemd, and ends by itself when it has had nothing to
 System packages are not installed here: `python -m vms host packages` names them for whoever does.
 """
 
-import contextlib
 import os
 import shutil
 import signal
@@ -178,10 +177,7 @@ def _start_daemon() -> None:
     daemon = process.start(command, log=log)
     deadline = Deadline.after(START_LIMIT_S)
     while not answers():
-        ended = False
-        with contextlib.suppress(ChildProcessError):
-            ended = os.waitpid(daemon, os.WNOHANG) != (0, 0)
-        if ended or deadline.passed:
+        if process.has_ended(daemon) or deadline.passed:
             said = log.read_text()[-2000:].strip()
             raise HostNotReady(f"libvirtd does not answer; {log} says: {said or 'nothing'}")
         time.sleep(0.1)

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vms import engines, home, process, shell
@@ -51,7 +51,7 @@ def require() -> None:
         raise HostNotReady("the kernel knows no overlay file system", hint="modprobe overlay")
 
 
-def up(profile: Profile, *, deadline: Deadline) -> None:
+def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> None:
     """Start the holder and wait until commands may enter.
 
     Raises:
@@ -59,6 +59,7 @@ def up(profile: Profile, *, deadline: Deadline) -> None:
         BootError: The namespaces could not be made; the message has what was said.
     """
     require()
+    start, deadline = time.monotonic(), Deadline.after(limit_s)
     directory = home.machine(profile.name)
     log = directory / "holder.log"
     log.write_bytes(b"")
@@ -74,12 +75,7 @@ def up(profile: Profile, *, deadline: Deadline) -> None:
     command += [sys.executable, "-I", str(FILES / "local_init.py"), json.dumps(plan)]
     outer = process.start(command, log=log)
     try:
-        while "ready\n" not in log.read_text():
-            if _ended(outer):
-                raise BootError(f"the namespaces could not be made: {log.read_text().strip()}")
-            if deadline.passed:
-                raise BootError(f"the namespaces were not ready in time: {log.read_text().strip()}")
-            time.sleep(0.05)
+        _wait_until_ready(outer, log, deadline)
         inner = int(Path(f"/proc/{outer}/task/{outer}/children").read_text())
         state = {"pid": inner, "started": _start_time(inner)}
         (directory / "holder.json").write_text(json.dumps(state))
@@ -87,6 +83,20 @@ def up(profile: Profile, *, deadline: Deadline) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(outer, signal.SIGKILL)
         raise
+    report(f"{profile.name} was ready in {time.monotonic() - start:.1f} s")
+
+
+def _wait_until_ready(outer: int, log: Path, deadline: Deadline) -> None:
+    while "ready\n" not in log.read_text():
+        if process.has_ended(outer) or deadline.passed:
+            why = "not in time" if deadline.passed else "it failed"
+            raise BootError(f"the namespaces could not be made, {why}: {log.read_text().strip()}")
+        time.sleep(0.05)
+
+
+def is_up(profile: Profile) -> bool:
+    """Whether the holder is there."""
+    return find_holder(profile) is not None
 
 
 def find_holder(profile: Profile) -> int | None:
@@ -150,38 +160,29 @@ class LocalGuest(BaseGuest):
         self.check_user(user)
         limit_s = max(0.01, (deadline or Deadline.after(DEFAULT_LIMIT_S)).left_s)
         mark = shell.make_mark()
-        line = shell.make_line(
-            command, mark=mark, limit_s=limit_s, env=env, cwd=cwd, terminal=terminal
-        )
-        enter = [*self._enter(user), "/bin/sh", "-c", line]
+        line = shell.make_line(command, mark=mark, limit_s=limit_s, env=env, cwd=cwd, terminal=terminal)
+        enter: list[process.Argument] = [*self._enter(user), "/bin/sh", "-c", line]
         try:
             # setpriv keeps TERM and nothing else of this.
             environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"}
-            done = process.run(
-                enter,
-                stdin=stdin,
-                env=environment,
-                deadline=Deadline.after(limit_s + SLACK_S),
-            )
+            end = Deadline.after(limit_s + SLACK_S)
+            done = process.run(enter, stdin=stdin, env=environment, deadline=end)
         except CommandTimedOut as error:
             raise GuestLost(str(error)) from error
         answer = shell.read_answer(mark, done.stdout, done.stderr)
         late = answer.exit_code in shell.ENDED_BY_LIMIT and done.seconds >= limit_s
         words = tuple(os.fsdecode(word) for word in command)
-        return Output(
-            words, user, answer.exit_code, answer.stdout, answer.stderr, done.seconds, late
-        )
-
+        return Output(words, user, answer.exit_code, answer.stdout, answer.stderr, done.seconds, late)
 
     def shell(self, user: str = "root") -> Sequence[str]:
         """See `Guest.shell`."""
         self.check_user(user)
         return [*self._enter(user), "/bin/sh", "-c", 'cd && exec "$SHELL" -l']
 
-    def _enter(self, user: str) -> tuple[str, ...]:
+    def _enter(self, user: str) -> list[str]:
         namespaces = ("--mount", "--pid", "--ipc", "--uts", "--net")
         ids = (f"--reuid={user}", f"--regid={user}", "--init-groups", "--reset-env")
-        return ("nsenter", f"--target={self._holder}", *namespaces, "setpriv", *ids, "--")
+        return ["nsenter", f"--target={self._holder}", *namespaces, "setpriv", *ids, "--"]
 
 
 def _start_time(pid: int) -> str | None:
@@ -193,10 +194,3 @@ def _start_time(pid: int) -> str | None:
     # The name, field 2, is in parentheses and may contain anything.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]
-
-
-def _ended(pid: int) -> bool:
-    """Whether our own child has ended; collects it."""
-    with contextlib.suppress(ChildProcessError):
-        return os.waitpid(pid, os.WNOHANG) != (0, 0)
-    return True

@@ -2,15 +2,12 @@
 
 import contextlib
 import fcntl
-import importlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import assert_never
+from typing import Protocol
 
-from vms import home, local
-from vms.deadline import Deadline
+from vms import home, host, local
 from vms.errors import VmsError
 from vms.guest import Guest
 from vms.profile import Profile, read
@@ -19,11 +16,32 @@ BOOT_LIMIT_S = 420.0
 """Two tries of a boot under emulation, while the other core is busy; building a box comes on top."""
 
 Report = Callable[[str], None]
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def _vagrant() -> ModuleType:
-    """Import what needs python-vagrant and testinfra only when a virtual machine is meant."""
-    return importlib.import_module("vms.vagrant")
+class Kind(Protocol):
+    """What a module that knows one kind of machine offers."""
+
+    def up(self, profile: Profile, *, report: Report, limit_s: float) -> None:
+        """Bring it up; may leave half of it behind when it raises."""
+
+    def connect(self, profile: Profile) -> Guest:
+        """Return a handle; NotRunning if it is not up."""
+
+    def is_up(self, profile: Profile) -> bool:
+        """Whether it is up, asked of who runs it, not of a note."""
+
+    def destroy(self, profile: Profile) -> None:
+        """Take it away; harmless if there is none."""
+
+
+def _kind(profile: Profile) -> Kind:
+    if profile.kind == "local":
+        return local
+    # It needs python-vagrant and testinfra, which `local` and `host packages` do without.
+    from vms import vagrant  # noqa: PLC0415
+
+    return vagrant
 
 
 def silent(_: str) -> None:
@@ -31,7 +49,7 @@ def silent(_: str) -> None:
 
 
 def up(name: str, *, report: Report = silent, limit_s: float = BOOT_LIMIT_S) -> None:
-    """Bring the machine up, from its declaration; one that is up is refused.
+    """Bring the machine up, from its declaration; one that is up is refused and left alone.
 
     Args:
         name: A profile's name.
@@ -39,17 +57,12 @@ def up(name: str, *, report: Report = silent, limit_s: float = BOOT_LIMIT_S) -> 
         limit_s: For the boot; a box that has to be built has its own limit.
     """
     profile = read(name)
+    kind = _kind(profile)
     with _only_one(profile):
-        if is_up(profile):
+        if kind.is_up(profile):
             raise VmsError(f"{name} is up already", hint=f"python -m vms destroy {name}")
         try:
-            match profile.kind:
-                case "local":
-                    local.up(profile, deadline=Deadline.after(limit_s))
-                case "vm":
-                    _vagrant().up(profile, report=report, limit_s=limit_s)
-                case _ as never:
-                    assert_never(never)
+            kind.up(profile, report=report, limit_s=limit_s)
         except BaseException:
             # Half a machine is none, whatever stopped it on the way: Ctrl-C as well.
             destroy(name)
@@ -59,90 +72,32 @@ def up(name: str, *, report: Report = silent, limit_s: float = BOOT_LIMIT_S) -> 
 def connect(name: str) -> Guest:
     """Return a handle on a machine that is up; each process makes its own."""
     profile = read(name)
-    match profile.kind:
-        case "local":
-            return local.connect(profile)
-        case "vm":
-            return _vagrant().connect(profile)
-        case _ as never:
-            assert_never(never)
-
-
-def is_up(profile: Profile) -> bool:
-    """Whether the machine is up (asked of the kernel or of libvirt, not of a note)."""
-    match profile.kind:
-        case "local":
-            return local.find_holder(profile) is not None
-        case "vm":
-            return _vagrant().is_up(profile)
-        case _ as never:
-            assert_never(never)
+    return _kind(profile).connect(profile)
 
 
 def status(name: str) -> str:
     """Return `up` or `down`."""
-    return "up" if is_up(read(name)) else "down"
+    profile = read(name)
+    return "up" if _kind(profile).is_up(profile) else "down"
 
 
 def destroy(name: str) -> None:
     """Take the machine and every file of it away; harmless if there is none."""
     profile = read(name)
     with _undisturbed():
-        match profile.kind:
-            case "local":
-                local.destroy(profile)
-            case "vm":
-                _vagrant().destroy(profile)
-            case _ as never:
-                assert_never(never)
+        _kind(profile).destroy(profile)
 
 
 def build(name: str, *, report: Report = silent) -> str:
-    """Have the profile's box built and verified; return its name and sha256, or that it has none."""
+    """Have the profile's box built and verified; return its name and sha256."""
     profile = read(name)
     if profile.kind == "local":
         return "none: this machine is used as it is"
-    from vms import boxes, host
+    from vms import boxes  # noqa: PLC0415 -- as in _kind
 
     host.require()
     box = boxes.find_or_build(profile.box, report=report)
     return f"{box.name} sha256:{box.sha256}"
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Have TERM and HUP end the controller as Ctrl-C does, so that what is up is taken away.
-
-    Only a main thread may set signal handlers; elsewhere this does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, _: object) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Have a second Ctrl-C wait until the machine is taken away."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -154,14 +109,45 @@ def booted(name: str, *, keep: bool = False, report: Report = silent) -> Iterato
     with interruptible():
         up(name, report=report)
         try:
-            guest = connect(name)
-            try:
+            with contextlib.closing(connect(name)) as guest:
                 yield guest
-            finally:
-                guest.close()
         finally:
             if not keep:
                 destroy(name)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Have TERM and HUP end the controller as Ctrl-C does, so that what is up is taken away."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    with _handling((signal.SIGTERM, signal.SIGHUP), interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Have a second Ctrl-C do nothing while the machine is taken away."""
+    with _handling(ENDING_SIGNALS, signal.SIG_IGN):
+        yield
+
+
+@contextlib.contextmanager
+def _handling(
+    numbers: tuple[signal.Signals, ...], handler: Callable[[int, object], None] | signal.Handlers
+) -> Iterator[None]:
+    # Only a main thread may set signal handlers; elsewhere the main thread's are in force.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 @contextlib.contextmanager

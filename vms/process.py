@@ -120,9 +120,17 @@ def start(command: Sequence[str], *, log: Path, pass_fds: Sequence[int] = ()) ->
         ).pid
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a program that this process started has ended; collects it."""
+    try:
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    except ChildProcessError:
+        return True
+
+
 def become(command: Sequence[str]) -> NoReturn:
     """Become another program, for a person at a terminal."""
-    os.execvp(command[0], command)  # noqa: S606 -- argument list, no shell
+    os.execvp(command[0], list(command))  # noqa: S606 -- argument list, no shell
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

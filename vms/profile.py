@@ -122,7 +122,7 @@ def parse(data: Mapping[str, object], path: Path) -> Profile:
 
 
 def _facts(table: Table, users: tuple[str, ...], path: Path) -> tuple[Fact, ...]:
-    facts = []
+    facts: list[Fact] = []
     for inner in table.tables("facts"):
         fact = _fact(inner)
         inner.end()

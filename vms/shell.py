@@ -73,10 +73,7 @@ def make_line(
     where = quote(cwd) if cwd is not None else '"$HOME"'
     # The shell reports a command that died of a signal on its own stderr, which is not the
     # command's: so the command keeps the real one as a copy and the shell's goes nowhere.
-    line = (
-        f"cd -- {where} && {{ {bounded} 2>&3 3>&-; }} 3>&2 2>/dev/null; "
-        f"printf '\\n{mark} %d\\n' $? >&2"
-    )
+    line = f"cd -- {where} && {{ {bounded} 2>&3 3>&-; }} 3>&2 2>/dev/null; printf '\\n{mark} %d\\n' $? >&2"
     return os.fsencode(line)
 
 

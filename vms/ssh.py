@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from testinfra.backend import base
-from testinfra.backend.ssh import SshBackend
-from testinfra.host import Host
+from testinfra.backend import base  # type: ignore[import-untyped]
+from testinfra.backend.ssh import SshBackend  # type: ignore[import-untyped]
+from testinfra.host import Host  # type: ignore[import-untyped]
 
 from vms import process, shell
 from vms.deadline import Deadline
@@ -33,9 +33,7 @@ PERSIST_S = 1800
 SSH_FAILED = 255
 
 
-def make_config(
-    name: str, *, port: int, key: Path, sockets: Path, limit_s: int = CONNECT_LIMIT_S
-) -> str:
+def make_config(name: str, *, port: int, key: Path, sockets: Path, limit_s: int = CONNECT_LIMIT_S) -> str:
     """Return the ssh configuration of a machine; `%r` in a socket's name is the user."""
     options = {
         "HostName": "127.0.0.1",
@@ -58,7 +56,7 @@ def make_config(
     return f"Host {name}\n" + "".join(f"  {key} {value}\n" for key, value in options.items())
 
 
-class BoundedSshBackend(SshBackend):
+class BoundedSshBackend(SshBackend):  # type: ignore[misc]
     """testinfra's ssh backend, every command of which has a deadline and may have a stdin."""
 
     limit_s = DEFAULT_LIMIT_S
@@ -69,9 +67,7 @@ class BoundedSshBackend(SshBackend):
         joined = self.quote(" ".join(template), *arguments)
         return [os.fsencode(word) for word in shlex.split(joined)]
 
-    def run_bounded(
-        self, line: str | bytes, *, stdin: bytes, deadline: Deadline
-    ) -> process.Finished:
+    def run_bounded(self, line: str | bytes, *, stdin: bytes, deadline: Deadline) -> process.Finished:
         """Run a line of shell in the guest; GuestLost if ssh does not answer by the deadline."""
         try:
             return process.run(self.make_command(line), stdin=stdin, deadline=deadline)
@@ -138,16 +134,12 @@ class SshGuest(BaseGuest):
         backend = self.backend(user)
         limit_s = max(0.01, (deadline or Deadline.after(DEFAULT_LIMIT_S)).left_s)
         mark = shell.make_mark()
-        line = shell.make_line(
-            command, mark=mark, limit_s=limit_s, env=env, cwd=cwd, terminal=terminal
-        )
+        line = shell.make_line(command, mark=mark, limit_s=limit_s, env=env, cwd=cwd, terminal=terminal)
         done = backend.run_bounded(line, stdin=stdin, deadline=Deadline.after(limit_s + SLACK_S))
         answer = shell.read_answer(mark, done.stdout, done.stderr)
         late = answer.exit_code in shell.ENDED_BY_LIMIT and done.seconds >= limit_s
         words = tuple(os.fsdecode(word) for word in command)
-        return Output(
-            words, user, answer.exit_code, answer.stdout, answer.stderr, done.seconds, late
-        )
+        return Output(words, user, answer.exit_code, answer.stdout, answer.stderr, done.seconds, late)
 
     def shell(self, user: str = "root") -> Sequence[str]:
         """See `Guest.shell`."""

@@ -28,6 +28,7 @@ FILES = Path(__file__).parent / "box_files"
 BOOT_LIMIT_S = 150
 """Vagrant's own limit from QEMU's start to ssh; 20 s is usual on one emulated CPU."""
 
+TRIES = 2
 FIRST_ANSWER_LIMIT_S = 90.0
 DESTROY_LIMIT_S = 60.0
 COMMON_ARGUMENTS = ("root=/dev/vda", "rw", "console=ttyS0", "net.ifnames=0", "panic=-1")
@@ -35,27 +36,25 @@ SNAPSHOT = "clean"
 TAIL_LINES = 15
 
 
-class BoundedVagrant(python_vagrant.Vagrant):  # type: ignore[misc]  # python-vagrant has no types
+class BoundedVagrant(python_vagrant.Vagrant):
     """python-vagrant, each command of which ends by a deadline and is written to a log."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(root=str(directory), env=_environment(directory))
+        super().__init__(root=str(directory), env=_environment(directory))  # type: ignore[no-untyped-call]
         self._log = directory / "vagrant.log"
         self.deadline = Deadline.after(DESTROY_LIMIT_S)
 
     def _call_vagrant_command(self, args: Sequence[str | None]) -> None:
-        command = self._make_vagrant_command(args)
+        command: list[str] = self._make_vagrant_command(args)  # type: ignore[no-untyped-call]
         with self._log.open("a") as log:
             log.write(f"$ {' '.join(command)}\n")
-        done = process.run(
-            command, env=self.env, cwd=Path(self.root), log=self._log, deadline=self.deadline
-        )
+        done = process.run(command, env=self.env, cwd=Path(self.root), log=self._log, deadline=self.deadline)
         if done.exit_code != 0:
             tail = read_tail(self._log)
             raise VmsError(f"exit code {done.exit_code}: {' '.join(command)}\n{tail}")
 
     def _run_vagrant_command(self, args: Sequence[str | None]) -> str:
-        command = self._make_vagrant_command(args)
+        command: list[str] = self._make_vagrant_command(args)  # type: ignore[no-untyped-call]
         done = process.check(command, env=self.env, deadline=self.deadline, cwd=Path(self.root))
         return done.text
 
@@ -147,7 +146,7 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> No
     accelerator = accel.choose(box.kernel_image, box.sha256)
     machine = _find(profile)
     deadline = Deadline.after(limit_s)
-    for attempt in (1, 2):
+    for attempt in range(1, TRIES + 1):
         start = time.monotonic()
         facts = _declare(profile, machine, box, accelerator, attempt)
         try:
@@ -155,7 +154,7 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> No
         except (VmsError, OSError) as error:
             said = f"{error}\nconsole:\n{read_tail(machine.console)}"
             destroy(profile)
-            if attempt == 2 or deadline.passed:
+            if attempt == TRIES or deadline.passed:
                 raise BootError(f"{profile.name} did not come up: {said}") from error
             report(f"the first boot failed and is repeated once: {said}")
         else:
@@ -200,12 +199,10 @@ def _declare(
 def _boot(profile: Profile, machine: _Machine, deadline: Deadline) -> None:
     runner = BoundedVagrant(machine.directory)
     runner.deadline = deadline
-    runner.up(vm_name=machine.name, provider="libvirt")
+    runner.up(vm_name=machine.name, provider="libvirt")  # type: ignore[no-untyped-call]
     # Vagrant's own ssh configuration is not asked for: a second Ruby start to learn what is known.
     facts = json.loads(machine.facts.read_text())
-    config = make_config(
-        machine.name, port=facts["port"], key=_login_key(), sockets=home.sockets()
-    )
+    config = make_config(machine.name, port=facts["port"], key=_login_key(), sockets=home.sockets())
     machine.ssh_config.write_text(config)
     guest = connect(profile)
     guest.succeed(["true"], user="root", deadline=deadline.at_most(FIRST_ANSWER_LIMIT_S))
@@ -261,13 +258,14 @@ def destroy(profile: Profile) -> None:
     host.start()
     if (machine.directory / ".vagrant").exists():
         # What it leaves, for example because it was killed while it made the domain, goes below.
+        runner = BoundedVagrant(machine.directory)
         with contextlib.suppress(VmsError):
-            BoundedVagrant(machine.directory).destroy(vm_name=machine.name)
+            runner.destroy(vm_name=machine.name)  # type: ignore[no-untyped-call]
     host.virsh("destroy", machine.domain)
     host.virsh("undefine", machine.domain, "--snapshots-metadata", "--managed-save")
     for line in host.virsh("vol-list", host.POOL).text.splitlines():
         volume = line.split()[0] if line.split() else ""
-        if volume.startswith(f"{machine.domain}.") or volume.startswith(f"{machine.domain}-"):
+        if volume.startswith((f"{machine.domain}.", f"{machine.domain}-")):
             host.virsh("vol-delete", "--pool", host.POOL, volume)
     if host.virsh("domstate", machine.domain).exit_code == 0:
         raise VmsError(f"libvirt still knows the domain {machine.domain}")

@@ -21,8 +21,20 @@ const MAX_CONFIG_BYTES: usize = 1 << 20;
 /// File systems that tell or rule the kernel: statfs(2) numbers of proc, sysfs, cgroup, cgroup2, nsfs,
 /// debugfs, tracefs, securityfs, bpf, binderfs, configfs, selinuxfs, efivarfs, pstore and devpts.
 const KERNEL_FILE_SYSTEMS: [i64; 15] = [
-    0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x6e73_6673, 0x6462_6720, 0x7472_6163,
-    0x7363_6673, 0xcafe_4a11, 0x6c6f_6f70, 0x6265_7265, 0xf97c_ff8c, 0xde5e_81e4, 0x6165_676c,
+    0x9fa0,
+    0x6265_6572,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x6e73_6673,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0xcafe_4a11,
+    0x6c6f_6f70,
+    0x6265_7265,
+    0xf97c_ff8c,
+    0xde5e_81e4,
+    0x6165_676c,
     0x1cd1,
 ];
 
@@ -89,8 +101,8 @@ impl Bundle {
             return Err(refused("config.json is not a regular file".into()));
         }
         let limit = if active(Rule::ConfigSize) { MAX_CONFIG_BYTES } else { 8 * MAX_CONFIG_BYTES };
-        let text = sys::read_all(&file, limit)
-            .map_err(|error| refused(told("the file", name, error)))?;
+        let text =
+            sys::read_all(&file, limit).map_err(|error| refused(told("the file", name, error)))?;
         if text.len() > limit {
             return Err(refused("config.json has more than 1 MiB".into()));
         }
@@ -109,18 +121,22 @@ impl Bundle {
             Error::refused("bundle.rootfs", told("root.path", path, error), hint)
         })?;
         check_file_system(&root, "bundle.rootfs", "root.path", path)?;
-        let binds = plan.mounts.iter().map(|mount| self.open_bind(mount)).collect::<Result<_, _>>()?;
+        let binds =
+            plan.mounts.iter().map(|mount| self.open_bind(mount)).collect::<Result<_, _>>()?;
         Ok(Sources { root, binds })
     }
 
     fn open_bind(&self, mount: &Mount) -> Result<Option<Bind>, Error> {
         let Source::Bind(path) = &mount.source else { return Ok(None) };
         let hint = "name a file, directory or socket that you can reach, not through /proc";
-        let object = sys::open(At::Dir(&self.dir), path, libc::O_PATH, 0, magic())
-            .map_err(|error| Error::refused("mount.source", told("the source", path, error), hint))?;
+        let object =
+            sys::open(At::Dir(&self.dir), path, libc::O_PATH, 0, magic()).map_err(|error| {
+                Error::refused("mount.source", told("the source", path, error), hint)
+            })?;
         check_file_system(&object, "mount.source", "the source", path)?;
-        let status = sys::stat(object.number())
-            .map_err(|error| Error::refused("mount.source", told("the source", path, error), hint))?;
+        let status = sys::stat(object.number()).map_err(|error| {
+            Error::refused("mount.source", told("the source", path, error), hint)
+        })?;
         match status.kind() {
             libc::S_IFDIR => Ok(Some(Bind { object, is_dir: true })),
             libc::S_IFREG | libc::S_IFSOCK => Ok(Some(Bind { object, is_dir: false })),
@@ -134,7 +150,12 @@ impl Bundle {
 }
 
 /// proc, sysfs, cgroup and their like come from the shim alone (attack 24).
-fn check_file_system(object: &Fd, code: &'static str, what: &str, path: &CStr) -> Result<(), Error> {
+fn check_file_system(
+    object: &Fd,
+    code: &'static str,
+    what: &str,
+    path: &CStr,
+) -> Result<(), Error> {
     let hint = "remove it: /proc and /sys are the container's own";
     match sys::statfs(object) {
         Ok((kind, _)) if active(Rule::BindFileSystem) && KERNEL_FILE_SYSTEMS.contains(&kind) => {

@@ -73,7 +73,8 @@ pub fn enter(status_fd: Option<i32>) -> Result<Entry, Error> {
     // Blocked at once and for good: they are taken by the supervisor when there is a payload, and
     // whoever sends SIGKILL instead meets PDEATHSIG.
     // SIGPIPE too: a reader that went away must not end a container.
-    sys::set_signal_mask(FORWARDED | sys::signal_set(&[libc::SIGPIPE])).map_err(|error| broken("rt_sigprocmask", error))?;
+    sys::set_signal_mask(FORWARDED | sys::signal_set(&[libc::SIGPIPE]))
+        .map_err(|error| broken("rt_sigprocmask", error))?;
     if active(Rule::OwnUmask) {
         sys::set_umask(0o077);
     }
@@ -136,8 +137,9 @@ fn close_strays(status_fd: Option<i32>) {
     let _ = match status_fd {
         None => sys::close_range(3, u32::MAX),
         Some(3) => sys::close_range(4, u32::MAX),
-        Some(fd) => sys::close_range(3, fd as u32 - 1)
-            .and_then(|()| sys::close_range(fd + 1, u32::MAX)),
+        Some(fd) => {
+            sys::close_range(3, fd as u32 - 1).and_then(|()| sys::close_range(fd + 1, u32::MAX))
+        }
     };
 }
 
@@ -249,7 +251,9 @@ fn in_initial_user_namespace() -> bool {
     // The caller may have his own mounts only inside a user namespace of his own, where the
     // set-user-id bit of a root-owned file has no effect; still, a look at the type costs nothing.
     let flags = libc::O_RDONLY;
-    let Ok(namespace) = sys::open(At::Cwd, c"/proc/self/ns/user", flags, 0, 0) else { return false };
+    let Ok(namespace) = sys::open(At::Cwd, c"/proc/self/ns/user", flags, 0, 0) else {
+        return false;
+    };
     let Ok(proc) = sys::open(At::Cwd, c"/proc/self", libc::O_PATH | libc::O_DIRECTORY, 0, 0) else {
         return false;
     };

@@ -132,7 +132,9 @@ fn work_in_map(entry: &Entry, mapped: bool, rootfs: &Fd, end: &Fd, answers: &Fd)
         if !made || sys::set_group_ids(0, 0, 0).is_err() || sys::set_user_ids(0, 0, 0).is_err() {
             return false;
         }
-    } else if sys::set_group_ids(gid, gid, gid).is_err() || sys::set_user_ids(uid, uid, uid).is_err() {
+    } else if sys::set_group_ids(gid, gid, gid).is_err()
+        || sys::set_user_ids(uid, uid, uid).is_err()
+    {
         return false;
     }
     let _ = sys::control(libc::PR_SET_NO_NEW_PRIVS, 1);

@@ -74,7 +74,11 @@ impl Error {
         for part in ["locald-shim: ", verb, " [", self.code, "]: "] {
             line.extend_from_slice(part.as_bytes());
         }
-        line.extend(self.why.iter().map(|&byte| if byte < 0x20 || byte == 0x7f { b'?' } else { byte }));
+        // Characters, not bytes: C1 controls are two bytes of UTF-8, and terminals act on them too.
+        for character in String::from_utf8_lossy(&self.why).chars() {
+            let shown = if character.is_control() { '?' } else { character };
+            line.extend_from_slice(shown.encode_utf8(&mut [0; 4]).as_bytes());
+        }
         if !self.hint.is_empty() {
             line.extend_from_slice(b"; hint: ");
             line.extend_from_slice(self.hint.as_bytes());
@@ -96,7 +100,11 @@ pub trait Context<T> {
 impl<T> Context<T> for sys::Result<T> {
     fn or_fail(self, code: &'static str, what: &str) -> Result<T, Error> {
         self.map_err(|error| {
-            Error::failed(code, format!("{what}: {error}"), "`locald doctor` shows what this host allows")
+            Error::failed(
+                code,
+                format!("{what}: {error}"),
+                "`locald doctor` shows what this host allows",
+            )
         })
     }
 }

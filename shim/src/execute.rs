@@ -78,7 +78,8 @@ fn start(
     let terminal = mounts.take_terminal();
     let (parent_end, child_end) = link::pair()?;
     let own = sys::pidfd(sys::own_pid()).or_fail("host.kernel-call", "pidfd_open")?;
-    let signals = sys::signal_fd(crate::caller::FORWARDED).or_fail("host.kernel-call", "signalfd")?;
+    let signals =
+        sys::signal_fd(crate::caller::FORWARDED).or_fail("host.kernel-call", "signalfd")?;
     match sys::clone_process(child::namespaces(plan)) {
         Ok(Side::Child) => {
             drop((parent_end, signals));
@@ -130,7 +131,10 @@ pub fn check(entry: &Entry) -> Result<alloc::vec::Vec<u8>, Error> {
         .number("protocol", crate::PROTOCOL)
         .string("kernel", sys::kernel_release())
         .boolean("setuid", entry.privileged && entry.caller.uid != 0)
-        .object("modes", &Object::new().object("mapped", &mode(&mapped)).object("direct", &mode(&direct)))
+        .object(
+            "modes",
+            &Object::new().object("mapped", &mode(&mapped)).object("direct", &mode(&direct)),
+        )
         .object("policy", &mode(&policy))
         .object("subids", &Object::new().number("uids", uids).number("gids", gids))
         .string("cgroup", host::cgroup_kind())

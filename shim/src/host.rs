@@ -45,7 +45,11 @@ const MOUNT_POINTS: [&str; 13] = [
 /// `shim.outdated` if it wants a newer shim.
 pub fn permit(caller: &Caller) -> Result<Policy, Error> {
     let refused = |why: &str| {
-        Error::refused("shim.policy", format!("/etc/locald/policy {why}"), "sudo locald admin setup")
+        Error::refused(
+            "shim.policy",
+            format!("/etc/locald/policy {why}"),
+            "sudo locald admin setup",
+        )
     };
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let dir = sys::open(At::Cwd, c"/etc/locald", flags, 0, sys::NO_SYMLINKS)
@@ -59,8 +63,8 @@ pub fn permit(caller: &Caller) -> Result<Policy, Error> {
             return Err(refused("or its directory is not root's alone"));
         }
     }
-    let text = sys::read_all(&file, policy_file::MAX_BYTES)
-        .map_err(|_| refused("cannot be read"))?;
+    let text =
+        sys::read_all(&file, policy_file::MAX_BYTES).map_err(|_| refused("cannot be read"))?;
     let policy = Policy::parse(&text)?;
     let (passwd, group) = if policy.names_accounts() {
         (read_table(c"/etc/passwd")?, read_table(c"/etc/group")?)
@@ -95,7 +99,8 @@ pub fn require_single_link() -> Result<(), Error> {
 /// # Errors
 /// `host.subids` and what [`subids::parse`] refuses.
 pub fn grants(caller: &Caller, ranges: bool) -> Result<Host, Error> {
-    let mut host = Host { subuids: Vec::new(), subgids: Vec::new(), ram_bytes: sys::memory_bytes() };
+    let mut host =
+        Host { subuids: Vec::new(), subgids: Vec::new(), ram_bytes: sys::memory_bytes() };
     if ranges {
         let passwd = read_table(c"/etc/passwd")?;
         let name = accounts::find_user_name(&passwd, caller.uid);
@@ -174,7 +179,8 @@ fn parse_mountinfo(text: &[u8]) -> MountView {
         let mut fields = line.split(|&byte| byte == b' ');
         let (Some(point), Some(options)) = (fields.nth(4), fields.next()) else { continue };
         let readonly = options.split(|&byte| byte == b',').any(|option| option == b"ro");
-        let unbindable = fields.by_ref().take_while(|field| *field != b"-").any(|f| f == b"unbindable");
+        let unbindable =
+            fields.by_ref().take_while(|field| *field != b"-").any(|f| f == b"unbindable");
         let kind = if unbindable { b"".as_slice() } else { fields.next().unwrap_or_default() };
         let point = unescape(point);
         match point.as_slice() {
@@ -182,9 +188,11 @@ fn parse_mountinfo(text: &[u8]) -> MountView {
             b"/sys" => view.has_sys = kind == b"sysfs" || unbindable,
             _ if point.starts_with(b"/proc/") || point.starts_with(b"/sys/") => {
                 let is_at = |place: &&str| {
-                    point.strip_prefix(place.as_bytes()).is_some_and(|r| matches!(r, [] | [b'/', ..]))
+                    point
+                        .strip_prefix(place.as_bytes())
+                        .is_some_and(|r| matches!(r, [] | [b'/', ..]))
                 };
-                if !MOUNT_POINTS.iter().any(|place| is_at(&place)) {
+                if !MOUNT_POINTS.iter().any(|place| is_at(place)) {
                     view.covered.extend(CString::new(point.clone()));
                 }
             }

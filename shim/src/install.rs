@@ -18,8 +18,15 @@ const CODE: &str = "install.failed";
 const NAME: &core::ffi::CStr = c"locald-shim";
 /// Types of statfs(2) whose server decides about owners: NFS, CIFS, SMB2, AFS, Coda, 9p, Ceph, FUSE.
 const NETWORK_FILE_SYSTEMS: [i64; 9] = [
-    0x6969, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x7375_7245, 0x0102_1997, 0x00c3_6400,
-    0x6573_5546, 0x517b,
+    0x6969,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x5346_414f,
+    0x7375_7245,
+    0x0102_1997,
+    0x00c3_6400,
+    0x6573_5546,
+    0x517b,
 ];
 /// ST_NOSUID of statfs(2).
 const ST_NOSUID: u64 = 2;
@@ -45,7 +52,8 @@ pub fn run(entry: &Entry) -> Result<Vec<u8>, Error> {
         .or_fail(CODE, &shown(&path))?;
     require_suitable(&dir, &shown(&path))?;
 
-    let own = sys::open(At::Cwd, c"/proc/self/exe", libc::O_RDONLY, 0, 0).or_fail(CODE, "itself")?;
+    let own =
+        sys::open(At::Cwd, c"/proc/self/exe", libc::O_RDONLY, 0, 0).or_fail(CODE, "itself")?;
     let content = sys::read_all(&own, MAX_BYTES).or_fail(CODE, "reading itself")?;
     let replaced = sys::stat_at(At::Dir(&dir), NAME).is_ok();
     let draft = c_string(format!(".locald-shim.{}", sys::own_pid()));

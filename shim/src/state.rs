@@ -117,10 +117,11 @@ impl Directory {
                     return Err(error).or_fail("state.failed", "a new entry");
                 }
             }
-            let same = match (sys::stat(file.number()), sys::stat_at(At::Dir(&self.0), id.as_c_str())) {
-                (Ok(held), Ok(named)) => held.inode == named.inode,
-                _ => false,
-            };
+            let same =
+                match (sys::stat(file.number()), sys::stat_at(At::Dir(&self.0), id.as_c_str())) {
+                    (Ok(held), Ok(named)) => held.inode == named.inode,
+                    _ => false,
+                };
             if same {
                 return Ok(Entry { directory: self, name: id.as_c_str().into(), _file: file });
             }

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001, S603, T201 -- a program of its own, in no package: it may start and print
 """Process 1 of the `local` profile's pid namespace: makes the private view, then reaps.
 
 Started by `vms.local` as a script of its own, in mount, pid, ipc, uts and network namespaces that

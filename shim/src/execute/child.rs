@@ -208,9 +208,11 @@ pub fn try_user_namespace() -> Result<(), Error> {
             Ok(()) => sys::exit(0),
             Err(error) => sys::exit(error.0 as u8),
         },
-        Side::Parent(_, child) => match sys::wait_for(&child).or_fail("host.kernel-call", "wait")? {
-            0 => Ok(()),
-            number => Err(user_namespace_refused(Errno(i32::from(number)))),
-        },
+        Side::Parent(_, child) => {
+            match sys::wait_for(&child).or_fail("host.kernel-call", "wait")? {
+                0 => Ok(()),
+                number => Err(user_namespace_refused(Errno(i32::from(number)))),
+            }
+        }
     }
 }

@@ -95,7 +95,9 @@ impl ParentEnd {
         let mut text = alloc::vec![0_u8; MAX_REPORT_BYTES];
         match sys::read(self.reports.number(), &mut text) {
             Ok(length) if length > 0 && text[0] == b'm' => Report::WantsMaps,
-            Ok(length) if length > 3 && text[0] == b'e' => Report::Error(parse_error(&text[1..length])),
+            Ok(length) if length > 3 && text[0] == b'e' => {
+                Report::Error(parse_error(&text[1..length]))
+            }
             _ => Report::End,
         }
     }

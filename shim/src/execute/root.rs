@@ -133,7 +133,10 @@ fn refuse_unbindable(view: &MountView, object: &Fd) -> Result<(), Error> {
     let link = c_string(format!("/proc/self/fd/{}", object.number()));
     let path = sys::read_link(At::Cwd, &link).or_fail(CODE, "/proc/self/fd")?;
     let beneath = |mount: &Vec<u8>| {
-        path == b"/" || mount.strip_prefix(path.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+        path == b"/"
+            || mount
+                .strip_prefix(path.as_slice())
+                .is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
     };
     match view.unbindable.iter().find(|mount| beneath(mount)) {
         None => Ok(()),
@@ -161,7 +164,8 @@ pub fn build(plan: &Plan, mounts: Mounts, view: &MountView, entry: &Entry) -> Re
     }
     let sys_fs = make_sys(view)?;
     let dev = make_dev(plan, entry, mounts.pts)?;
-    let null = sys::open(At::Dir(&dev.tmpfs), c"null", libc::O_PATH, 0, 0).or_fail(CODE, "/dev/null")?;
+    let null =
+        sys::open(At::Dir(&dev.tmpfs), c"null", libc::O_PATH, 0, 0).or_fail(CODE, "/dev/null")?;
     let targets = entry.act(|| {
         let target = |path| resolve_target(root, path, true);
         Ok([target(c"/proc")?, target(c"/sys")?, target(c"/dev")?])
@@ -207,8 +211,7 @@ fn attach_mount(
         }
     };
     let target = entry.act(|| resolve_target(root, &mount.destination, is_dir))?;
-    sys::attach(&tree, &target)
-        .or_fail(CODE, &format!("attaching {}", shown(&mount.destination)))
+    sys::attach(&tree, &target).or_fail(CODE, &format!("attaching {}", shown(&mount.destination)))
 }
 
 /// Opens the mount target `path`, making what is missing of it. Call it as the caller, umask 022.
@@ -315,7 +318,8 @@ fn make_pts(plan: &Plan, entry: &Entry) -> Result<Fd, Error> {
         Mode::Direct => (Some(entry.caller.uid), Some(entry.caller.gid)),
         Mode::Mapped { uids, gids, .. } => (on_host(uids, plan.process.uid), on_host(gids, 5)),
     };
-    let (uid, gid) = (uid.map(|id| c_string(format!("{id}"))), gid.map(|id| c_string(format!("{id}"))));
+    let (uid, gid) =
+        (uid.map(|id| c_string(format!("{id}"))), gid.map(|id| c_string(format!("{id}"))));
     if let Some(uid) = plan.process.terminal.and(uid.as_deref()) {
         parameters.push(Parameter::Text(c"uid", uid));
     }
@@ -421,7 +425,9 @@ fn mask(proc: &Fd, sys_fs: &Fd, null: &Fd, view: &MountView) -> Result<(), Error
             if empty.is_none() {
                 empty = Some(make_tmpfs(4096, 2, 0o555, (0, 0), DATA | sys::RDONLY)?);
             }
-            empty.as_ref().map_or(Err(sys::Errno(libc::EIO)), |empty| sys::clone_mount(empty, false))
+            empty
+                .as_ref()
+                .map_or(Err(sys::Errno(libc::EIO)), |empty| sys::clone_mount(empty, false))
         } else {
             sys::clone_mount(null, false)
         };

@@ -36,73 +36,73 @@ const AF_VSOCK: u32 = 40;
 
 /// First number of a range and what happens up to the next one, x86_64 numbers in their order.
 const RANGES: &[(u32, Action)] = &[
-    (0, Allow),                                 // read … rt_sigreturn
-    (16, NoTerminalInput),                      // ioctl
-    (17, Allow),                                // pread64 … sendfile
-    (41, NoVsock),                              // socket
-    (42, Allow),                                // connect … getsockopt
-    (56, NoNamespaces(NEW_NAMESPACES)),         // clone
-    (57, Allow),                                // fork … getuid, ptrace among them
-    (103, Deny),                                // syslog
-    (104, Allow),                               // getgid … mknod
-    (134, Deny),                                // uselib
-    (135, Personality),                         // personality
-    (136, Deny),                                // ustat
-    (137, Allow),                               // statfs, fstatfs
-    (139, Deny),                                // sysfs
-    (140, Allow),                               // getpriority … munlockall
-    (153, Deny),                                // vhangup
-    (154, Allow),                               // modify_ldt
-    (155, Deny),                                // pivot_root, _sysctl
-    (157, Allow),                               // prctl … sync, chroot among them
-    (163, Deny),                                // acct, settimeofday, mount … security
-    (186, Allow),                               // gettid … get_thread_area
-    (212, Deny),                                // lookup_dcookie
-    (213, Allow),                               // epoll_create … timer_delete
-    (227, Deny),                                // clock_settime
-    (228, Allow),                               // clock_gettime … utimes
-    (236, Deny),                                // vserver, mbind, set_mempolicy, get_mempolicy
-    (240, Allow),                               // mq_open … mq_getsetattr
-    (246, Deny),                                // kexec_load
-    (247, Allow),                               // waitid
-    (248, Deny),                                // add_key, request_key, keyctl
-    (251, Allow),                               // ioprio_set … inotify_rm_watch
-    (256, Deny),                                // migrate_pages
-    (257, Allow),                               // openat … ppoll
+    (0, Allow),                                  // read … rt_sigreturn
+    (16, NoTerminalInput),                       // ioctl
+    (17, Allow),                                 // pread64 … sendfile
+    (41, NoVsock),                               // socket
+    (42, Allow),                                 // connect … getsockopt
+    (56, NoNamespaces(NEW_NAMESPACES)),          // clone
+    (57, Allow),                                 // fork … getuid, ptrace among them
+    (103, Deny),                                 // syslog
+    (104, Allow),                                // getgid … mknod
+    (134, Deny),                                 // uselib
+    (135, Personality),                          // personality
+    (136, Deny),                                 // ustat
+    (137, Allow),                                // statfs, fstatfs
+    (139, Deny),                                 // sysfs
+    (140, Allow),                                // getpriority … munlockall
+    (153, Deny),                                 // vhangup
+    (154, Allow),                                // modify_ldt
+    (155, Deny),                                 // pivot_root, _sysctl
+    (157, Allow),                                // prctl … sync, chroot among them
+    (163, Deny),                                 // acct, settimeofday, mount … security
+    (186, Allow),                                // gettid … get_thread_area
+    (212, Deny),                                 // lookup_dcookie
+    (213, Allow),                                // epoll_create … timer_delete
+    (227, Deny),                                 // clock_settime
+    (228, Allow),                                // clock_gettime … utimes
+    (236, Deny),                                 // vserver, mbind, set_mempolicy, get_mempolicy
+    (240, Allow),                                // mq_open … mq_getsetattr
+    (246, Deny),                                 // kexec_load
+    (247, Allow),                                // waitid
+    (248, Deny),                                 // add_key, request_key, keyctl
+    (251, Allow),                                // ioprio_set … inotify_rm_watch
+    (256, Deny),                                 // migrate_pages
+    (257, Allow),                                // openat … ppoll
     (272, NoNamespaces(NEW_NAMESPACES_OR_TIME)), // unshare
-    (273, Allow),                               // set_robust_list … vmsplice
-    (279, Deny),                                // move_pages
-    (280, Allow),                               // utimensat … rt_tgsigqueueinfo
-    (298, Deny),                                // perf_event_open
-    (299, Allow),                               // recvmmsg
-    (300, Deny),                                // fanotify_init
-    (301, Allow),                               // fanotify_mark, prlimit64, name_to_handle_at
-    (304, Deny),                                // open_by_handle_at, clock_adjtime
-    (306, Allow),                               // syncfs, sendmmsg
-    (308, Deny),                                // setns
-    (309, Allow),                               // getcpu … kcmp
-    (313, Deny),                                // finit_module
-    (314, Allow),                               // sched_setattr … memfd_create
-    (320, Deny),                                // kexec_file_load, bpf
-    (322, Allow),                               // execveat
-    (323, Deny),                                // userfaultfd
-    (324, Allow),                               // membarrier … rseq
-    (335, Absent),                              // no system calls on x86_64
-    (424, Allow),                               // pidfd_send_signal
-    (425, Deny),                                // io_uring_*, open_tree … fspick
-    (434, Allow),                               // pidfd_open
-    (435, Absent),                              // clone3: its flags lie in memory; clone is the way
-    (436, Allow),                               // close_range … epoll_pwait2
-    (442, Deny),                                // mount_setattr, quotactl_fd
-    (444, Allow),                               // landlock_* … futex_waitv
-    (450, Deny),                                // set_mempolicy_home_node
-    (451, Allow),                               // cachestat … futex_requeue
-    (457, Deny),                                // statmount, listmount
-    (459, Allow),                               // lsm_get_self_attr
-    (460, Deny),                                // lsm_set_self_attr
-    (461, Allow),                               // lsm_list_modules … removexattrat
-    (467, Deny),                                // open_tree_attr
-    (468, Absent),                              // younger than this list, and the x32 numbers
+    (273, Allow),                                // set_robust_list … vmsplice
+    (279, Deny),                                 // move_pages
+    (280, Allow),                                // utimensat … rt_tgsigqueueinfo
+    (298, Deny),                                 // perf_event_open
+    (299, Allow),                                // recvmmsg
+    (300, Deny),                                 // fanotify_init
+    (301, Allow),                                // fanotify_mark, prlimit64, name_to_handle_at
+    (304, Deny),                                 // open_by_handle_at, clock_adjtime
+    (306, Allow),                                // syncfs, sendmmsg
+    (308, Deny),                                 // setns
+    (309, Allow),                                // getcpu … kcmp
+    (313, Deny),                                 // finit_module
+    (314, Allow),                                // sched_setattr … memfd_create
+    (320, Deny),                                 // kexec_file_load, bpf
+    (322, Allow),                                // execveat
+    (323, Deny),                                 // userfaultfd
+    (324, Allow),                                // membarrier … rseq
+    (335, Absent),                               // no system calls on x86_64
+    (424, Allow),                                // pidfd_send_signal
+    (425, Deny),                                 // io_uring_*, open_tree … fspick
+    (434, Allow),                                // pidfd_open
+    (435, Absent), // clone3: its flags lie in memory; clone is the way
+    (436, Allow),  // close_range … epoll_pwait2
+    (442, Deny),   // mount_setattr, quotactl_fd
+    (444, Allow),  // landlock_* … futex_waitv
+    (450, Deny),   // set_mempolicy_home_node
+    (451, Allow),  // cachestat … futex_requeue
+    (457, Deny),   // statmount, listmount
+    (459, Allow),  // lsm_get_self_attr
+    (460, Deny),   // lsm_set_self_attr
+    (461, Allow),  // lsm_list_modules … removexattrat
+    (467, Deny),   // open_tree_attr
+    (468, Absent), // younger than this list, and the x32 numbers
 ];
 
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
@@ -250,11 +250,25 @@ mod tests {
     #[test]
     fn dangerous_calls_are_denied() {
         for number in [
-            libc::SYS_keyctl, libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_mount,
-            libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_setns, libc::SYS_open_tree,
-            libc::SYS_fsopen, libc::SYS_mount_setattr, libc::SYS_userfaultfd, libc::SYS_io_uring_setup,
-            libc::SYS_open_by_handle_at, libc::SYS_init_module, libc::SYS_kexec_load,
-            libc::SYS_add_key, libc::SYS_request_key, libc::SYS_swapon, libc::SYS_reboot,
+            libc::SYS_keyctl,
+            libc::SYS_bpf,
+            libc::SYS_perf_event_open,
+            libc::SYS_mount,
+            libc::SYS_umount2,
+            libc::SYS_pivot_root,
+            libc::SYS_setns,
+            libc::SYS_open_tree,
+            libc::SYS_fsopen,
+            libc::SYS_mount_setattr,
+            libc::SYS_userfaultfd,
+            libc::SYS_io_uring_setup,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_init_module,
+            libc::SYS_kexec_load,
+            libc::SYS_add_key,
+            libc::SYS_request_key,
+            libc::SYS_swapon,
+            libc::SYS_reboot,
         ] {
             assert_eq!(native(number, [0, 0]), EPERM, "{number}");
         }

@@ -53,7 +53,9 @@ pub fn run(
     });
     // Of root's powers only that of sending signals is left; euid 0 still owns the state directory.
     let limited = sys::set_capabilities(CAP_KILL, CAP_KILL, 0);
-    let relay = match relay.and_then(|relay| limited.or_fail("credentials.failed", "capset").map(|()| relay)) {
+    let relay = match relay
+        .and_then(|relay| limited.or_fail("credentials.failed", "capset").map(|()| relay))
+    {
         Ok(relay) => relay,
         Err(error) => {
             let _ = sys::pidfd_kill(&container.child, libc::SIGKILL);

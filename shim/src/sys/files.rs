@@ -91,8 +91,7 @@ pub fn write(fd: i32, buffer: &[u8]) -> Result<usize> {
 
 /// Reads to the end, at most `limit` + 1 bytes, so that the caller can tell "too long".
 pub fn read_all(fd: &Fd, limit: usize) -> Result<Vec<u8>> {
-    let mut content = Vec::new();
-    content.resize(limit.min(4096) + 1, 0);
+    let mut content = alloc::vec![0; limit.min(4096) + 1];
     let mut filled = 0;
     loop {
         let got = match read(fd.number(), &mut content[filled..]) {
@@ -160,10 +159,8 @@ pub fn read_link(at: At<'_>, path: &CStr) -> Result<Vec<u8>> {
 /// mkdirat(2).
 pub fn make_dir(at: At<'_>, path: &CStr, mode: u32) -> Result<()> {
     // SAFETY: the kernel reads `path` up to its NUL.
-    unsafe {
-        call(libc::SYS_mkdirat, [at.raw(), path.as_ptr() as usize, mode as usize, 0, 0, 0])
-    }
-    .map(drop)
+    unsafe { call(libc::SYS_mkdirat, [at.raw(), path.as_ptr() as usize, mode as usize, 0, 0, 0]) }
+        .map(drop)
 }
 
 /// mknodat(2): a character device `major`:`minor`.
@@ -172,10 +169,8 @@ pub fn make_char_device(at: At<'_>, path: &CStr, mode: u32, major: u32, minor: u
     let device = (major << 8 | minor) as usize;
     let mode = (libc::S_IFCHR | mode) as usize;
     // SAFETY: the kernel reads `path` up to its NUL.
-    unsafe {
-        call(libc::SYS_mknodat, [at.raw(), path.as_ptr() as usize, mode, device, 0, 0])
-    }
-    .map(drop)
+    unsafe { call(libc::SYS_mknodat, [at.raw(), path.as_ptr() as usize, mode, device, 0, 0]) }
+        .map(drop)
 }
 
 /// symlinkat(2).
@@ -194,7 +189,8 @@ pub fn make_symlink(target: &CStr, at: At<'_>, path: &CStr) -> Result<()> {
 pub fn unlink(at: At<'_>, path: &CStr, directory: bool) -> Result<()> {
     let flags = if directory { number(libc::AT_REMOVEDIR) } else { 0 };
     // SAFETY: the kernel reads `path` up to its NUL.
-    unsafe { call(libc::SYS_unlinkat, [at.raw(), path.as_ptr() as usize, flags, 0, 0, 0]) }.map(drop)
+    unsafe { call(libc::SYS_unlinkat, [at.raw(), path.as_ptr() as usize, flags, 0, 0, 0]) }
+        .map(drop)
 }
 
 /// renameat2(2) within one directory; `replace` false fails with EEXIST.
@@ -203,10 +199,7 @@ pub fn rename(dir: &Fd, from: &CStr, to: &CStr, replace: bool) -> Result<()> {
     let at = number(dir.0);
     // SAFETY: the kernel reads both names up to their NUL.
     unsafe {
-        call(
-            libc::SYS_renameat2,
-            [at, from.as_ptr() as usize, at, to.as_ptr() as usize, flags, 0],
-        )
+        call(libc::SYS_renameat2, [at, from.as_ptr() as usize, at, to.as_ptr() as usize, flags, 0])
     }
     .map(drop)
 }
@@ -322,9 +315,8 @@ pub fn change_dir_to(dir: &Fd) -> Result<()> {
 pub fn current_dir() -> Result<Vec<u8>> {
     let mut path = alloc::vec![0_u8; 4096];
     // SAFETY: the kernel writes at most `len` bytes to `path`.
-    let length = unsafe {
-        call(libc::SYS_getcwd, [path.as_mut_ptr() as usize, path.len(), 0, 0, 0, 0])
-    }?;
+    let length =
+        unsafe { call(libc::SYS_getcwd, [path.as_mut_ptr() as usize, path.len(), 0, 0, 0, 0]) }?;
     path.truncate(length.saturating_sub(1));
     Ok(path)
 }

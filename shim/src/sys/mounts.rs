@@ -75,7 +75,7 @@ pub fn restrict_mount(mount: &Fd, attributes: u64, recursive: bool) -> Result<()
     // SAFETY: mount_attr is four integers, for which all zeroes is a valid value.
     let mut change: libc::mount_attr = unsafe { mem::zeroed() };
     change.attr_set = attributes;
-    change.propagation = libc::MS_PRIVATE as u64;
+    change.propagation = libc::MS_PRIVATE;
     let mut flags = number(libc::AT_EMPTY_PATH);
     if recursive {
         flags |= number(libc::AT_RECURSIVE);
@@ -116,10 +116,7 @@ pub fn attach_over_root(mount: &Fd) -> Result<()> {
     let cwd = At::Cwd.raw();
     // SAFETY: the kernel reads both strings up to their NUL.
     unsafe {
-        call(
-            libc::SYS_move_mount,
-            [number(mount.0), empty, cwd, root, MOVE_MOUNT_F_EMPTY_PATH, 0],
-        )
+        call(libc::SYS_move_mount, [number(mount.0), empty, cwd, root, MOVE_MOUNT_F_EMPTY_PATH, 0])
     }
     .map(drop)
 }

@@ -67,10 +67,8 @@ pub fn groups() -> Result<Vec<u32>> {
 /// setgroups(2).
 pub fn set_groups(groups: &[u32]) -> Result<()> {
     // SAFETY: the kernel reads `len` u32 from the slice.
-    unsafe {
-        call(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0])
-    }
-    .map(drop)
+    unsafe { call(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0]) }
+        .map(drop)
 }
 
 /// prctl(2) with plain numbers.
@@ -154,9 +152,7 @@ pub fn set_timers(seconds: u64) {
     for (which, value) in [(0_usize, seconds), (1, 0), (2, 0)] {
         let timer = [0, 0, value, 0];
         // SAFETY: the kernel reads 32 bytes of `timer` and writes nothing: no old value is asked.
-        let _ = unsafe {
-            call(libc::SYS_setitimer, [which, timer.as_ptr() as usize, 0, 0, 0, 0])
-        };
+        let _ = unsafe { call(libc::SYS_setitimer, [which, timer.as_ptr() as usize, 0, 0, 0, 0]) };
     }
 }
 
@@ -315,9 +311,8 @@ pub fn now_ms() -> u64 {
     let mut time = [0_i64; 2];
     let at = time.as_mut_ptr() as usize;
     // SAFETY: the kernel writes one timespec, 16 bytes, to `time`.
-    let _ = unsafe {
-        call(libc::SYS_clock_gettime, [libc::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0])
-    };
+    let _ =
+        unsafe { call(libc::SYS_clock_gettime, [libc::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0]) };
     time[0] as u64 * 1000 + time[1] as u64 / 1_000_000
 }
 
@@ -354,10 +349,8 @@ pub type Instruction = libc::sock_filter;
 
 /// seccomp(2) SECCOMP_SET_MODE_FILTER. Needs no_new_privs.
 pub fn install_filter(program: &[Instruction]) -> Result<()> {
-    let program = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_ptr().cast_mut(),
-    };
+    let program =
+        libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     let mode = libc::SECCOMP_SET_MODE_FILTER as usize;
     // SAFETY: the kernel reads the header and `len` instructions behind it, and copies them.
     unsafe { call(libc::SYS_seccomp, [mode, 0, &raw const program as usize, 0, 0, 0]) }.map(drop)

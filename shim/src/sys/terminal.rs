@@ -95,10 +95,7 @@ pub fn bring_loopback_up() -> Result<()> {
     let at = request.as_ptr() as usize;
     // SAFETY: the kernel reads one struct ifreq, 40 bytes.
     unsafe {
-        call(
-            libc::SYS_ioctl,
-            [number(socket.number()), libc::SIOCSIFFLAGS as usize, at, 0, 0, 0],
-        )
+        call(libc::SYS_ioctl, [number(socket.number()), libc::SIOCSIFFLAGS as usize, at, 0, 0, 0])
     }
     .map(drop)
 }
@@ -109,8 +106,7 @@ pub fn is_local_socket(fd: i32) -> bool {
     let (value_at, length_at) = (&raw mut domain as usize, &raw mut length as usize);
     let (level, option) = (number(libc::SOL_SOCKET), number(libc::SO_DOMAIN));
     // SAFETY: the kernel writes one int, as `length` says, and the length.
-    let result = unsafe {
-        call(libc::SYS_getsockopt, [number(fd), level, option, value_at, length_at, 0])
-    };
+    let result =
+        unsafe { call(libc::SYS_getsockopt, [number(fd), level, option, value_at, length_at, 0]) };
     result.is_ok() && domain == libc::AF_UNIX
 }

@@ -11,7 +11,7 @@ VmsError
 ├── CommandTimedOut     a controller-side program ran past its deadline
 └── GuestAssertion      (also an AssertionError) the command ran, and did otherwise
     └── CommandFailed, CommandSucceeded, NotInTime
-"""  # noqa: D208 -- a drawing
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

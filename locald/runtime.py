@@ -179,11 +179,6 @@ class LinuxRuntime:
             **stop,
         )
 
-    def remove_foreign(self, bundle_path: Path) -> None:
-        """Remove `bundle_path`/rootfs where files belong to subordinate ids; the shim does it in their map."""
-        argv = shim.cleanup_argv(self._shim, str(bundle_path))
-        capture(argv, deadline=Deadline.after(seconds=HELPER_LIMIT_S)).checked()
-
     # --- who and how ----------------------------------------------------------------------------------
 
     def _choose(self, image: "Image") -> tuple[str, Owners, spec.Account]:
@@ -349,7 +344,17 @@ class LinuxRuntime:
             # Whoever asked reads the answer, also of a failure; without one nothing was started.
             return output.stdout or output.checked()
         finally:
-            made.remove(self.remove_foreign)
+            made.remove(make_remover(self._shim))
+
+
+def make_remover(shim_path: str) -> "Callable[[Path], None]":
+    """Return what removes PATH/rootfs where files belong to subordinate ids; the shim does it in their map."""
+
+    def remove(path: Path) -> None:
+        argv = shim.cleanup_argv(shim_path, str(path))
+        capture(argv, deadline=Deadline.after(seconds=HELPER_LIMIT_S)).checked()
+
+    return remove
 
 
 def make_mode(

@@ -138,6 +138,8 @@ def ask_abilities(installation: Installation) -> Abilities:
     setup = installation.setup_command()
     answer = read_check(path, setup)
     policy = answer["policy"]
+    if policy["code"] == errors.ShimOutdated.code:
+        raise errors.ShimOutdated.mended_by_setup(f"{path} cannot be used: {policy['why']}.", setup)
     if not policy["allowed"]:
         raise errors.ShimPolicyDenied.mended_by_setup(
             f"The policy of this host does not let you run containers: {policy['why']}.", setup

@@ -192,7 +192,7 @@ fn parse_mountinfo(text: &[u8]) -> MountView {
                         .strip_prefix(place.as_bytes())
                         .is_some_and(|r| matches!(r, [] | [b'/', ..]))
                 };
-                if !MOUNT_POINTS.iter().any(|place| is_at(place)) {
+                if !MOUNT_POINTS.iter().any(is_at) {
                     view.covered.extend(CString::new(point.clone()));
                 }
             }

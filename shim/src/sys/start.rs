@@ -5,7 +5,7 @@
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::arch::{asm, global_asm};
-use core::cell::UnsafeCell;
+use core::cell::Cell;
 use core::ffi::{CStr, c_char};
 
 use locald_shim::sys;
@@ -126,8 +126,8 @@ unsafe fn strings(mut at: *const *const c_char) -> alloc::vec::Vec<&'static CStr
 
 /// A bump allocator over a fixed arena: the shim is short-lived and its input is bounded.
 struct Arena {
-    next: UnsafeCell<usize>,
-    end: UnsafeCell<usize>,
+    next: Cell<usize>,
+    end: Cell<usize>,
 }
 
 // SAFETY: the process has one thread.
@@ -140,15 +140,13 @@ const CHUNK_BYTES: usize = 256 * 1024;
 // given back; alignment is rounded up; a null result tells the failure.
 unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: one thread, and no reference to the cells is kept.
-        let (next, end) = unsafe { (&mut *self.next.get(), &mut *self.end.get()) };
         let fit = |next: usize| {
             let start = next.checked_next_multiple_of(layout.align())?;
             Some((start, start.checked_add(layout.size())?))
         };
-        match fit(*next) {
-            Some((start, stop)) if stop <= *end => {
-                *next = stop;
+        match fit(self.next.get()) {
+            Some((start, stop)) if stop <= self.end.get() => {
+                self.next.set(stop);
                 start as *mut u8
             }
             _ => {
@@ -159,29 +157,26 @@ unsafe impl GlobalAlloc for Arena {
                 let Ok(start) = sys::map_memory(length) else {
                     return core::ptr::null_mut();
                 };
-                *end = start + length;
+                self.end.set(start + length);
                 let start = start.next_multiple_of(layout.align());
-                *next = start + layout.size();
+                self.next.set(start + layout.size());
                 start as *mut u8
             }
         }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: one thread, and no reference to the cell is kept.
-        let next = unsafe { &mut *self.next.get() };
         // The last block can be taken back; this keeps growing vectors from wasting their past.
-        if block as usize + layout.size() == *next {
-            *next = block as usize;
+        if block as usize + layout.size() == self.next.get() {
+            self.next.set(block as usize);
         }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: one thread, and no reference to the cells is kept.
-        let (next, end) = unsafe { (&mut *self.next.get(), &*self.end.get()) };
-        let at = block as usize;
-        if at + layout.size() == *next && at.checked_add(size).is_some_and(|stop| stop <= *end) {
-            *next = at + size;
+        let (at, end) = (block as usize, self.end.get());
+        let is_last = at + layout.size() == self.next.get();
+        if is_last && at.checked_add(size).is_some_and(|stop| stop <= end) {
+            self.next.set(at + size);
             return block;
         }
         let Ok(layout_new) = Layout::from_size_align(size, layout.align()) else {
@@ -198,7 +193,7 @@ unsafe impl GlobalAlloc for Arena {
 }
 
 #[global_allocator]
-static ARENA: Arena = Arena { next: UnsafeCell::new(0), end: UnsafeCell::new(0) };
+static ARENA: Arena = Arena { next: Cell::new(0), end: Cell::new(0) };
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -268,14 +263,14 @@ unsafe extern "C" fn memset(to: *mut u8, value: i32, length: usize) -> *mut u8 {
 /// As memcmp(3).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, length: usize) -> i32 {
-    let mut at = 0;
-    while at < length {
-        // SAFETY: the caller promises `length` readable bytes on both sides.
-        let (a, b) = unsafe { (left.add(at).read_volatile(), right.add(at).read_volatile()) };
+    for at in 0..length {
+        // SAFETY: the caller promises `length` readable bytes on the left side.
+        let a = unsafe { left.wrapping_add(at).read_volatile() };
+        // SAFETY: and on the right side.
+        let b = unsafe { right.wrapping_add(at).read_volatile() };
         if a != b {
             return i32::from(a) - i32::from(b);
         }
-        at += 1;
     }
     0
 }
@@ -294,7 +289,7 @@ unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, length: usize) -> i
 unsafe extern "C" fn strlen(string: *const u8) -> usize {
     let mut length = 0;
     // SAFETY: the caller promises a NUL at the end, at which this stops.
-    while unsafe { string.add(length).read_volatile() } != 0 {
+    while unsafe { string.wrapping_add(length).read_volatile() } != 0 {
         length += 1;
     }
     length

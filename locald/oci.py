@@ -338,8 +338,10 @@ def parse_manifest(content: bytes, media_type: str | None, what: str) -> Manifes
     is_index = "manifests" in document
     if is_index and ("layers" in document or "config" in document):
         raise ManifestInvalid(what, "it is a manifest and an index at once")
-    if document.get("schemaVersion") != 2:  # noqa: PLR2004  # the only one that is read
+    if document.get("schemaVersion") == 1:
         raise MediaTypeUnsupported(what, transported or "docker manifest schema 1")
+    if document.get("schemaVersion") != 2:  # noqa: PLR2004  # the only other one there is
+        raise ManifestInvalid(what, "its schemaVersion is not 2")
     # OCI documents may leave their media type out; then the transport's, then the shape decides.
     kind = kind or (transported if transported in known else OCI_INDEX if is_index else OCI_MANIFEST)
     if kind not in known:

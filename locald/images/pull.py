@@ -82,10 +82,7 @@ def pull(
     wanted = Platform.parse(platform) if platform else Platform.of_machine(os.uname().machine)
     local = policy == "never" or (policy == "missing" and isinstance(name, Reference))
     known = store.get(str(name)) if local else None
-    if known is not None and (wanted.os, wanted.architecture) == (
-        known.platform.os,
-        known.platform.architecture,
-    ):
+    if known is not None and _serves(known, wanted, store):
         return known
     if policy == "never":
         raise ImageNotFound(str(name), "the store")
@@ -98,6 +95,12 @@ def pull(
     finally:
         source.close()
     return image
+
+
+def _serves(image: Image, wanted: Platform, store: Store) -> bool:
+    """Tell whether a stored image is for `wanted`, and whole: somebody may have tidied by hand."""
+    same = (wanted.os, wanted.architecture) == (image.platform.os, image.platform.architecture)
+    return same and all(store.has_blob(layer.blob) for layer in image.layers)
 
 
 def _open_source(name: Reference | LayoutReference) -> Source:

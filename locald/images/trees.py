@@ -126,6 +126,11 @@ def unpack(  # two of them with a default
 
     Raises: as `cached_tree`.
     """
+    for layer in image.layers:
+        if not store.has_blob(layer.blob):
+            raise errors.StoreUnusable(
+                str(store.root), f"{layer.blob.digest} is missing; pull the image again"
+            )
     arguments = [f"{layer.diff_id}@{store.blob_path(layer.blob.digest)}" for layer in image.layers]
     if owners == Owners.squashed():
         # Imported here: it brings tarfile.

@@ -330,22 +330,10 @@ def parse_manifest(content: bytes, media_type: str | None, what: str) -> Manifes
         MediaTypeUnsupported: Schema 1, an artifact, an unknown layer type (exit 125, `image.media-type`).
     """
     document = parse_object(content, what)
-    kind = document.get("mediaType")
-    transported = media_type.partition(";")[0].strip() if media_type else None
-    known = INDEX_TYPES | MANIFEST_TYPES
-    if kind is not None and transported in known and kind != transported:
-        raise ManifestInvalid(what, f"it says it is {kind!r} but came as {transported!r}")
     is_index = "manifests" in document
     if is_index and ("layers" in document or "config" in document):
         raise ManifestInvalid(what, "it is a manifest and an index at once")
-    if document.get("schemaVersion") == 1:
-        raise MediaTypeUnsupported(what, transported or "docker manifest schema 1")
-    if document.get("schemaVersion") != 2:  # noqa: PLR2004  # the only other one there is
-        raise ManifestInvalid(what, "its schemaVersion is not 2")
-    # OCI documents may leave their media type out; then the transport's, then the shape decides.
-    kind = kind or (transported if transported in known else OCI_INDEX if is_index else OCI_MANIFEST)
-    if kind not in known:
-        raise MediaTypeUnsupported(what, str(kind))
+    kind = _kind(document, media_type, what)
     if is_index != (kind in INDEX_TYPES):
         raise ManifestInvalid(what, f"its members contradict its type {kind!r}")
     if is_index:
@@ -361,6 +349,25 @@ def parse_manifest(content: bytes, media_type: str | None, what: str) -> Manifes
         if layer.media_type not in LAYER_TYPES:
             raise MediaTypeUnsupported(f"Layer {layer.digest}", layer.media_type)
     return manifest
+
+
+def _kind(document: Mapping[str, Any], media_type: str | None, what: str) -> str:
+    """Return the media type of a manifest or an index, in which the document and the transport must agree."""
+    kind = document.get("mediaType")
+    transported = media_type.partition(";")[0].strip() if media_type else None
+    known = INDEX_TYPES | MANIFEST_TYPES
+    if document.get("schemaVersion") == 1:
+        raise MediaTypeUnsupported(what, transported or "docker manifest schema 1")
+    if document.get("schemaVersion") != 2:  # noqa: PLR2004  # the only other one there is
+        raise ManifestInvalid(what, "its schemaVersion is not 2")
+    if kind is not None and transported in known and kind != transported:
+        raise ManifestInvalid(what, f"it says it is {kind!r} but came as {transported!r}")
+    if kind is None:
+        # OCI documents may leave it out; then the transport's, then the shape decides.
+        kind = transported if transported in known else OCI_INDEX if "manifests" in document else OCI_MANIFEST
+    if kind not in known:
+        raise MediaTypeUnsupported(what, str(kind))
+    return str(kind)
 
 
 def _descriptors(document: Mapping[str, Any], key: str, what: str) -> Iterable[Descriptor]:

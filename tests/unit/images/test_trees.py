@@ -54,8 +54,8 @@ def test_a_faster_process_wins(store: Store, image: Image, monkeypatch: pytest.M
 def test_a_broken_layer_leaves_no_tree(store: Store, image: Image) -> None:
     """A blob that rotted on disk is found out, and nothing half stays."""
     path = store.blob_path(image.layers[0].blob.digest)
-    path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(LayerInvalid):
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises((LayerInvalid, DigestMismatch)):
         cached_tree(image, store, owners=Owners.squashed())
     assert (os.listdir(store.trees), os.listdir(store.root / "tmp")) == ([], [])
 

@@ -324,6 +324,8 @@ class Run:
         """Assert that running `bundle` is refused with `code`, in one line."""
         result = self.shim.run(bundle, call)
         assert (result.status, result.code, result.stderr.count(b"\n")) == (125, code, 1), result
+        # A rule said no; that a system call failed later, with the same code, is another thing.
+        assert result.stderr.startswith((b"locald-shim: refused ", b"locald-shim: failed [state.")), result
 
     def without(self, rule: str) -> "Run":
         """Return the same with one rule switched off (mutant builds only)."""

@@ -1,0 +1,330 @@
+"""Attacks 1 to 10 and 47 to 51: what the caller left in the process before it became the shim."""
+
+import fcntl
+import os
+import pty
+import resource
+import shutil
+import signal
+import subprocess
+import termios
+from pathlib import Path
+
+from tests.shim.cases import forced
+from tests.shim.harness import POLICY, READY, Call, Result, Run, run_in_child
+from tests.shim.kernel import (
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    MS_BIND,
+    MS_NOSUID,
+    MS_REMOUNT,
+    bind_over,
+    install_allow_all_filter,
+    mount,
+    prctl,
+    private_mounts,
+    set_personality,
+    unshare,
+)
+
+PR_SET_NO_NEW_PRIVS = 38
+UNAME26 = 0x0020000
+NOT_ZERO = "argc is 1 at least since Linux 5.18, and an empty command line is a usage error in every build"
+
+
+@forced("1", unbreakable=NOT_ZERO)
+def no_argument_vector(run: Run) -> None:
+    """Execve with no argument at all ends as a malformed command line; nothing is executed again."""
+    probe = run.bundle().rootfs / "bin" / "probe"
+    result = run.shim.call(["exec", str(run.shim.path)], run.caller, Call(executable=probe))
+    assert (result.status, result.code) == (2, "usage"), result
+
+
+@forced("2")
+def environment_is_the_configs(run: Run) -> None:
+    """Nothing of the caller's environment reaches the payload or changes the shim."""
+    hostile = {"LD_PRELOAD": "/tmp/x.so", "GLIBC_TUNABLES": "a=b", "LISTEN_FDS": "9", "RUST_LOG": "x"}  # noqa: S108
+    assert run("env", call=Call(env=hostile)).lines() == ["PATH=/bin"]
+    with run.shim.running(run.bundle(*READY), Call(env=hostile)) as running:
+        for pid in running.descendants():
+            assert b"LD_PRELOAD" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+@forced("3-stdio")
+def closed_streams_become_null(run: Run) -> None:
+    """With 0 to 2 closed, no descriptor of the shim takes their place."""
+    bundle = run.bundle("sh", "-c", "ls -l /proc/$$/fd >/out/fds; true")
+    out = bundle.mkdir("out")
+    bundle.bind(out, "/out")
+
+    def finish() -> None:
+        os.closerange(0, 3)
+
+    assert run.shim.run(bundle, Call(finish=finish)).status == 0
+    lines = (out / "fds").read_text().splitlines()
+    assert [line.split(" -> ")[1] for line in lines if " -> " in line][:3] == ["/dev/null"] * 3, lines
+
+
+@forced("3-close")
+def stray_descriptors_are_closed(run: Run) -> None:
+    """A descriptor that nobody asked for is closed in the shim too, not only in the payload."""
+    reader, writer = os.pipe()
+    try:
+        with run.shim.running(run.bundle(*READY), Call(pass_fds=(writer,))) as running:
+            os.close(writer)
+            os.set_blocking(reader, False)
+            # End of file, not "nothing yet": the last writer is gone, although the shim lives.
+            try:
+                assert os.read(reader, 1) == b"", running
+            except BlockingIOError as error:
+                raise AssertionError("the shim holds it open") from error
+    finally:
+        os.close(reader)
+
+
+def limit_files() -> None:
+    """Few descriptors, and small ones."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (20, 4096))
+
+
+def limits_twin(run: Run) -> None:
+    """The payload has the caller's limits again."""
+    assert run("probe", "limit", str(resource.RLIMIT_NOFILE), call=Call(finish=limit_files)).lines() == [
+        "20 4096"
+    ]
+
+
+@forced("4-limits", twin=limits_twin)
+def the_shim_has_its_own_limits(run: Run) -> None:
+    """The caller's soft limits do not bind the shim, and it leaves no core."""
+    with run.shim.running(run.bundle(*READY), Call(finish=limit_files)) as running:
+        limits = Path(f"/proc/{running.pid}/limits").read_text()
+        words = {line[:26].strip(): line[26:].split() for line in limits.splitlines()}
+        assert words["Max open files"][:2] == ["4096", "4096"]
+        assert words["Max core file size"][0] == "0"
+
+
+@forced("4-signals")
+def signal_dispositions_are_the_default(run: Run) -> None:
+    """What the caller ignores or has pending changes neither the shim nor the payload."""
+
+    def finish() -> None:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+
+    result = run("sh", "-c", "grep ^SigIgn /proc/self/status; sleep 0.4", call=Call(finish=finish))
+    assert int(result.lines()[0].split()[1], 16) == 0
+
+
+def umask_none() -> None:
+    """The most open mask."""
+    os.umask(0)
+
+
+@forced("5-umask")
+def the_shim_has_its_own_umask(run: Run) -> None:
+    """What root makes is not open to all because the caller wished so."""
+    with run.shim.running(run.bundle(*READY), Call(finish=umask_none)) as running:
+        assert running.status("Umask") == "0077"
+
+
+@forced("5-cwd")
+def the_shim_stands_at_the_root(run: Run) -> None:
+    """The caller's working directory is left."""
+
+    def finish() -> None:
+        os.chdir("/usr")
+
+    with run.shim.running(run.bundle(*READY), Call(finish=finish)) as running:
+        assert os.readlink(f"/proc/{running.pid}/cwd") == "/"
+
+
+@forced("7-dumpable")
+def the_shim_is_not_dumpable(run: Run) -> None:
+    """Where the host makes setuid programs dumpable, this one is not, nor is its init."""
+    knob = Path("/proc/sys/fs/suid_dumpable")
+    before = knob.read_text()
+    knob.write_text("1")
+    try:
+        bundle = run.bundle(*READY)
+        bundle.config["annotations"] = {"dev.locald.init": "true"}
+        with run.shim.running(bundle) as running:
+            # /proc/PID/mem is its user's only where the process is dumpable.
+            assert os.stat(f"/proc/{running.pid}/mem").st_uid == 0
+            assert os.stat(f"/proc/{running.descendants()[0]}/mem").st_uid == 0
+    finally:
+        knob.write_text(before)
+
+
+@forced("7-self", unbreakable="the payload's own exec closes every descriptor and replaces the image")
+def the_shims_file_cannot_be_reached(run: Run) -> None:
+    """No process inside shows the shim's file, not even init's /proc/1/exe (CVE-2019-5736)."""
+    bundle = run.bundle("sh", "-c", "readlink /proc/*/exe /proc/*/fd/*; true")
+    bundle.config["annotations"] = {"dev.locald.init": "true"}
+    assert "locald-shim" not in run.shim.run(bundle).text
+
+
+@forced("8-link")
+def a_linked_shim_refuses(run: Run) -> None:
+    """An old copy that somebody keeps by a hard link is of no use."""
+    second = run.shim.path.with_name("second-name")
+    os.link(run.shim.path, second)
+    try:
+        run.refused(run.bundle(), "shim.linked")
+    finally:
+        second.unlink()
+
+
+def policy(run: Run, text: str) -> Call:
+    """Return a call for which the policy file is `text`."""
+    return Call(prepare=bind_over(text, str(POLICY), run.workshop.directory(run.caller) / "policy"))
+
+
+def current_version(run: Run) -> None:
+    """A minimum that this shim meets changes nothing."""
+    call = policy(run, f"version = 1\nallow-user = {run.caller.uid}\nmin-shim = 0.1.0\n")
+    assert run("true", call=call).status == 0
+
+
+@forced("8-version", twin=current_version)
+def an_outdated_shim_refuses(run: Run) -> None:
+    """A root-owned minimum makes every older copy useless."""
+    call = policy(run, f"version = 1\nallow-user = {run.caller.uid}\nmin-shim = 9.0.0\n")
+    run.refused(run.bundle(), "shim.outdated", call)
+
+
+@forced("9-root")
+def root_is_refused(run: Run) -> None:
+    """Root has no use for a setuid program, and no id of its own to confine to."""
+    run.refused(run.bundle(), "caller.root", Call(as_root=True))
+
+
+@forced("9-privilege", unbreakable="with no_new_privs or nosuid the kernel gives the shim no right to misuse")
+def no_new_privs_is_refused(run: Run) -> None:
+    """The reason is told, instead of a failure somewhere later."""
+
+    def finish() -> None:
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+    run.refused(run.bundle(), "caller.no-new-privs", Call(finish=finish))
+
+    def nosuid() -> None:
+        private_mounts()
+        mount("none", run.shim.path.parent.parent, "", MS_REMOUNT | MS_BIND | MS_NOSUID)
+
+    run.refused(run.bundle(), "shim.not-setuid", Call(prepare=nosuid))
+
+
+@forced("9-userns")
+def a_namespace_of_the_callers_own_is_refused(run: Run) -> None:
+    """A setuid copy inside the caller's user namespace is root there, and only there: it does nothing."""
+    copy = run.shim.path.with_name(f"copy-{run.caller.uid}")
+    shutil.copyfile(run.shim.path, copy)
+    os.chown(copy, run.caller.uid, run.caller.gid)
+    copy.chmod(0o4755)
+    bundle = run.bundle()
+    bundle.write()
+
+    def enter() -> None:
+        ready, go = os.pipe(), os.pipe()
+        child = os.getpid()
+        if os.fork() == 0:  # outside of the new namespace: writes its maps
+            os.read(ready[0], 1)
+            for table in ("uid_map", "gid_map"):
+                own = run.caller.uid if table == "uid_map" else run.caller.gid
+                Path(f"/proc/{child}/{table}").write_text(f"0 {own} 1\n1000 300000 1000\n")
+            os.write(go[1], b"g")
+            os._exit(0)
+        unshare(CLONE_NEWUSER)
+        os.write(ready[1], b"r")
+        os.read(go[0], 1)
+        os.setgroups([])
+        os.setresgid(1000, 1000, 1000)
+        os.setresuid(1000, 1000, 1000)
+
+    try:
+        call = Call(prepare=enter, as_root=True, executable=copy)
+        result = run.shim.call(run.shim.arguments(bundle, call), run.caller, call)
+        assert (result.status, result.code) == (125, "caller.namespace"), result
+    finally:
+        copy.unlink()
+
+
+@forced("10")
+def errors_tell_nothing_new(run: Run) -> None:
+    """What lies below a directory that the caller may not search is told the same as what does not."""
+    told = []
+    for name in (".bashrc", "absent-from-here"):
+        bundle = run.bundle()
+        secret = Path("/root") / name
+        bundle.bind(secret, "/srv")
+        told.append(run.shim.run(bundle).stderr.replace(name.encode(), b"NAME"))
+    assert told[0] == told[1]
+
+
+@forced("48-filter")
+def a_filter_in_force_is_refused(run: Run) -> None:
+    """A seccomp filter that got there without no_new_privs could make a step of the shim seem to work."""
+    run.refused(run.bundle(), "caller.seccomp", Call(prepare=install_allow_all_filter))
+
+
+@forced("48-attributes")
+def attributes_do_not_survive(run: Run) -> None:
+    """The personality that the caller chose is not the shim's, nor the payload's."""
+
+    def finish() -> None:
+        set_personality(UNAME26)
+
+    assert not run("uname", "-r", call=Call(finish=finish)).text.startswith("2.6.")
+
+
+@forced("49", unbreakable="what is kept is kept by not touching it: no check stands there to switch off")
+def streams_keep_their_modes(run: Run) -> None:
+    """Flags of the caller's pipes, modes and foreground group of his terminal are as before."""
+    reader, writer = os.pipe()
+    leader, follower = pty.openpty()
+    before = (fcntl.fcntl(writer, fcntl.F_GETFL), termios.tcgetattr(follower), os.fstat(writer))
+    result = run("true", call=Call(stdin=follower, stdout=writer, stderr=writer))
+    after = (fcntl.fcntl(writer, fcntl.F_GETFL), termios.tcgetattr(follower), os.fstat(writer))
+    for descriptor in (reader, writer, leader, follower):
+        os.close(descriptor)
+    assert result.status == 0
+    assert (after[0], after[1]) == (before[0], before[1])
+    assert (after[2].st_uid, after[2].st_mode) == (before[2].st_uid, before[2].st_mode)
+
+
+@forced("32-caller")
+def streams_are_written_as_the_caller(run: Run) -> None:
+    """Stderr is a file of root's that the caller somehow holds: the kernel judges each write, as his."""
+    bundle = run.bundle()
+    bundle.config["hooks"] = {"prestart": [{"path": "/bin/true"}]}
+    bundle.write()
+    call = Call(stderr=0)
+
+    def attempt() -> str:
+        # A sysctl is judged by the writer's effective ids at each write, and this one is of our own namespace.
+        unshare(CLONE_NEWUTS)
+        Path("/proc/sys/kernel/hostname").write_text("untouched")
+        sink = os.open("/proc/sys/kernel/hostname", os.O_WRONLY)
+        process = run.shim.start(run.shim.arguments(bundle, call), run.caller, Call(stderr=sink))
+        process.communicate(timeout=20)
+        return os.uname().nodename
+
+    assert run_in_child(attempt) == "untouched"
+
+
+@forced("51")
+def the_session_keyring_is_new(run: Run) -> None:
+    """The payload does not possess the caller's session keyring."""
+    result = traced(run, "keyctl", "true")
+    assert b"keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)" in result.stderr, result
+
+
+def traced(run: Run, calls: str, *args: str) -> Result:
+    """Run `args` below strace, which alone can say that something was called or never called."""
+    bundle = run.bundle(*args)
+    wrapper = ("/usr/bin/strace", "-f", "-qq", "-u", run.caller.name, "-e", f"trace={calls}", "-s", "300")
+    result = run.shim.run(bundle, Call(wrapper=wrapper, stdin=subprocess.DEVNULL))
+    assert result.status == 0, result
+    return result

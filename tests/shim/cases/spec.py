@@ -1,0 +1,400 @@
+"""Attacks 18 to 39, 47 and 53: what a runtime config may not ask for, and what it gets whatever it asks."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.shim.cases import forced, refusal
+from tests.shim.cases.entry import traced
+from tests.shim.harness import READY, Bundle, Call, Run
+from tests.shim.kernel import MS_BIND, MS_NOEXEC, MS_RDONLY, MS_REMOUNT, bind_over, mount, private_mounts
+
+EPERM = 1
+TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+HOOK = {"prestart": [{"path": "/bin/true"}]}
+DEVICE = {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}
+RANGES = 400
+
+
+def setting(*path: str, value: Any) -> Callable[[Run, Bundle], None]:
+    """Return a change that sets one member, `path` leading to it."""
+
+    def change(_run: Run, bundle: Bundle) -> None:
+        place = bundle.config
+        for name in path[:-1]:
+            place = place.setdefault(name, {})
+        place[path[-1]] = value
+
+    return change
+
+
+def namespace(**members: str) -> Callable[[Run, Bundle], None]:
+    """Return a change that adds a namespace."""
+    return lambda _run, bundle: bundle.linux["namespaces"].append(members)
+
+
+def without_namespace(kind: str) -> Callable[[Run, Bundle], None]:
+    """Return a change that removes a namespace."""
+
+    def change(_run: Run, bundle: Bundle) -> None:
+        spaces = bundle.linux["namespaces"]
+        spaces[:] = [space for space in spaces if space["type"] != kind]
+
+    return change
+
+
+def mounting(destination: str, kind: str, source: str, *options: str) -> Callable[[Run, Bundle], None]:
+    """Return a change that adds a mount."""
+    entry = {"destination": destination, "type": kind, "source": source, "options": list(options)}
+    return lambda _run, bundle: bundle.config["mounts"].append(entry)
+
+
+refusal("18", "config.hooks", setting("hooks", value=HOOK), setting("hooks", value={}))
+refusal("19-devices", "config.devices", setting("linux", "devices", value=[DEVICE]))
+refusal(
+    "19-resources",
+    "config.devices",
+    setting("linux", "resources", value={"devices": [{"allow": True, "access": "rwm"}]}),
+    setting("linux", "resources", value={"devices": [{"allow": False, "access": "rwm"}]}),
+)
+refusal(
+    "20",
+    "mount.type",
+    mounting("/srv", "overlay", "overlay", "lowerdir=/"),
+    mounting("/srv", "tmpfs", "tmpfs"),
+)
+refusal(
+    "25-size",
+    "mount.size",
+    mounting("/srv", "tmpfs", "t", "size=0"),
+    mounting("/srv", "tmpfs", "t", "size=1m"),
+)
+refusal(
+    "25-option",
+    "mount.option",
+    mounting("/srv", "tmpfs", "t", "suid"),
+    mounting("/srv", "tmpfs", "t", "nosuid"),
+)
+refusal("24-pid", "namespace.missing", without_namespace("pid"))
+refusal("27-mount", "namespace.missing", without_namespace("mount"))
+refusal(
+    "27-path", "namespace.path", namespace(type="network", path="/proc/1/ns/net"), namespace(type="network")
+)
+for _path, _value, _code in (
+    (("linux", "sysctl"), {"kernel.x": "1"}, "config.sysctl"),
+    (("linux", "intelRdt"), {"closID": "x"}, "config.intel-rdt"),
+    (("linux", "personality"), {"domain": "LINUX32"}, "config.personality"),
+    (("linux", "timeOffsets"), {"monotonic": {"secs": 1}}, "config.time-offsets"),
+    (("linux", "netDevices"), {"eth0": {"name": "x"}}, "config.net-devices"),
+    (("linux", "memoryPolicy"), {"mode": "MPOL_BIND"}, "config.memory-policy"),
+    (("process", "scheduler"), {"policy": "SCHED_FIFO"}, "config.scheduler"),
+    (("process", "ioPriority"), {"class": "IOPRIO_CLASS_RT"}, "config.io-priority"),
+    (("process", "execCPUAffinity"), {"initial": "0"}, "config.cpu-affinity"),
+    (("vm",), {"kernel": {"path": "/k"}}, "config.platform"),
+    (("windows",), {"layerFolders": ["x"]}, "config.platform"),
+    (("solaris",), {"milestone": "x"}, "config.platform"),
+    (("zos",), {"devices": ["x"]}, "config.platform"),
+):
+    refusal("26", _code, setting(*_path, value=_value), label=_path[-1])
+refusal("29-path", "cgroup.path", setting("linux", "cgroupsPath", value="/../../x"))
+for _name in ("memory", "cpu", "pids", "unified"):
+    _limits = setting("linux", "resources", value={_name: {"limit": 1}})
+    refusal("29-resources", "resources.unsupported", _limits, label=_name)
+refusal(
+    "30", "config.seccomp", setting("linux", "seccomp", value={"listenerPath": "/x", "defaultAction": "A"})
+)
+for _path in (("process", "apparmorProfile"), ("process", "selinuxLabel"), ("linux", "mountLabel")):
+    refusal("31", "config.label", setting(*_path, value="unconfined"), label=_path[-1])
+refusal("33-oom", "process.oom-score", setting("process", "oomScoreAdj", value=-1000))
+refusal(
+    "33-rlimit",
+    "process.rlimit",
+    setting("process", "rlimits", value=[{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2**63}]),
+    setting("process", "rlimits", value=[{"type": "RLIMIT_NOFILE", "soft": 30, "hard": 30}]),
+)
+refusal("37-lists", "config.path-list", setting("linux", "maskedPaths", value=["/etc"]))
+for _label, _cwd in (("descriptor", "/proc/self/fd/7"), ("relative", "tmp"), ("dots", "/srv/..")):
+    refusal(
+        "38-cwd", "process.cwd", setting("process", "cwd", value=_cwd), setting("process", "cwd", value="/srv"),
+        label=_label,
+    )  # fmt: skip
+refusal(
+    "35-mapped",
+    "user.unmapped",
+    setting("process", "user", value={"uid": 0, "gid": 4_000_000}),
+    modes=("mapped",),
+)
+refusal(
+    "35-direct", "user.unmappable", setting("process", "user", value={"uid": 0, "gid": 0}), modes=("direct",)
+)
+refusal(
+    "35-groups", "user.groups", setting("process", "user", "additionalGids", value=[0]), modes=("direct",)
+)
+refusal(
+    "28-map",
+    "map.entry",
+    setting("linux", "uidMappings", value=[{"containerID": 0, "hostID": 0, "size": 1}]),
+    lambda run, bundle: bundle.linux.update(
+        uidMappings=[{"containerID": 0, "hostID": run.caller.uid, "size": 1}]
+    ),
+    modes=("mapped",),
+)
+for _label, _destination in (
+    ("proc", "/proc/x"),
+    ("dots", "/srv/../etc"),
+    ("root", "/"),
+    ("dev", "/dev/null"),
+):
+    refusal(
+        "23-destination",
+        "mount.destination",
+        mounting(_destination, "tmpfs", "t"),
+        mounting("/srv", "tmpfs", "t"),
+        label=_label,
+    )
+
+
+def table(run: Run, name: str, text: str) -> Call:
+    """Return a call for which /etc/NAME is `text`."""
+    return Call(prepare=bind_over(text, f"/etc/{name}", run.workshop.directory(run.caller) / name))
+
+
+for _label, _range in (("root", "0:65536"), ("caller", "{own}:10"), ("end", "4294967200:200")):
+    refusal(
+        "28-range",
+        "subids.range",
+        lambda run, _bundle, text=_range: table(  # type: ignore[misc]
+            run, "subuid", f"{run.caller.name}:{text.format(own=run.caller.uid)}\n"
+        ),
+        lambda run, _bundle: table(run, "subuid", f"{run.caller.name}:800000:65536\n"),
+        modes=("mapped",),
+        label=_label,
+    )
+refusal(
+    "28-line",
+    "subids.malformed",
+    lambda run, _bundle: table(run, "subuid", f"{run.caller.name}:8x:9\n{run.caller.name}:800000:9\n"),
+    lambda run, _bundle: table(run, "subuid", f"other:8x:9\n{run.caller.name}:800000:9\n"),
+    modes=("mapped",),
+)
+refusal(
+    "54-extents",
+    "subids.too-many",
+    lambda run, _bundle: table(
+        run, "subuid", "".join(f"{run.caller.name}:{800_000 + 2 * n}:1\n" for n in range(RANGES))
+    ),
+    lambda run, _bundle: table(
+        run, "subuid", "".join(f"{run.caller.name}:{800_000 + 2 * n}:1\n" for n in range(100))
+    ),
+    modes=("mapped",),
+)
+
+
+@forced("28-name", modes=("mapped",))
+def a_name_of_digits_owns_no_ranges(run: Run) -> None:
+    """A login name that looks like somebody else's uid does not give his ranges."""
+    passwd = Path("/etc/passwd").read_text().replace(f"{run.caller.name}:", "31337:")
+    holder = run.workshop.directory(run.caller)
+    name_step = bind_over(passwd, "/etc/passwd", holder / "passwd")
+    range_step = bind_over("31337:800000:65536\n", "/etc/subuid", holder / "subuid")
+
+    def prepare() -> None:
+        name_step()
+        range_step()
+
+    policy = f"version = 1\nallow-user = {run.caller.uid}\n"
+    policy_step = bind_over(policy, "/etc/locald/policy", holder / "policy")
+
+    def all_steps() -> None:
+        prepare()
+        policy_step()
+
+    lines = run("cat", "/proc/self/uid_map", call=Call(prepare=all_steps)).lines()
+    assert [line.split() for line in lines] == [["0", str(run.caller.uid), "1"]]
+
+
+@forced("21")
+def bind_sources_are_the_callers(run: Run) -> None:
+    """What the caller cannot reach cannot be bound."""
+    secret = run.workshop.root / f"secret-{os.getpid()}"
+    secret.mkdir(mode=0o700, exist_ok=True)
+    (secret / "inside").mkdir(exist_ok=True)
+    bundle = run.bundle("true")
+    bundle.bind(secret / "inside", "/srv")
+    run.refused(bundle, "mount.source")
+
+
+@forced("22")
+def what_a_mount_hides_stays_hidden(run: Run) -> None:
+    """A bind shows the mounts below its source too."""
+    tree = run.workshop.directory(run.caller)
+    (tree / "covered").mkdir()
+    (tree / "covered" / "hidden").write_text("x")
+
+    def prepare() -> None:
+        private_mounts()
+        mount("tmpfs", tree / "covered", "tmpfs")
+
+    bundle = run.bundle("ls", "/srv/covered")
+    bundle.bind(tree, "/srv")
+    assert run.shim.run(bundle, Call(prepare=prepare)).lines() == []
+
+
+@forced("23-resolve")
+def destinations_follow_no_link(run: Run) -> None:
+    """A link on the way to a destination is refused, even one that stays inside."""
+    bundle = run.bundle("true")
+    (bundle.rootfs / "link").symlink_to("/srv")
+    (bundle.rootfs / "srv" / "x").mkdir()
+    bundle.bind(bundle.mkdir("source"), "/link/x")
+    run.refused(bundle, "mount.target")
+
+
+@forced("24-fstype")
+def kernel_file_systems_cannot_be_bound(run: Run) -> None:
+    """The host's proc, sysfs and cgroup would show and steer more than the container's."""
+    for source in ("/proc", "/sys/kernel", "/sys/fs/cgroup/unified", "/dev/pts"):
+        if Path(source).exists():
+            bundle = run.bundle("true")
+            bundle.bind(Path(source), "/srv")
+            run.refused(bundle, "mount.source")
+
+
+@forced("32-number", unbreakable="a number below 3 is a malformed command line in every build")
+def status_is_no_standard_stream(run: Run) -> None:
+    """Nobody can let the shim write status lines into a stream that belongs to the payload."""
+    for number in ("0", "2", "-1", "3x", "99999999999"):
+        result = run("true", call=Call(extra=("--status-fd", number)))
+        assert result.status in (2, 125), (number, result)
+
+
+@forced("32-type")
+def status_is_a_pipe_or_socket(run: Run) -> None:
+    """A file, which might be one of root's, is not written to."""
+    path = run.workshop.directory(run.caller) / "status"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        call = Call(pass_fds=(descriptor,), extra=("--status-fd", str(descriptor)))
+        result = run("true", call=call)
+        assert (result.status, path.read_bytes()) == (125, b""), result
+    finally:
+        os.close(descriptor)
+
+
+@forced("32-ioctl")
+def terminals_cannot_be_typed_into(run: Run) -> None:
+    """TIOCSTI and TIOCLINUX are denied before any terminal sees them (CVE-2017-5226, CVE-2023-1523)."""
+    for request in (TIOCSTI, TIOCLINUX, TIOCSTI | 1 << 32):
+        assert run("probe", "ioctl", str(request)).lines() == [str(EPERM)]
+
+
+ALL_CAPABILITIES = [
+    f"CAP_{name}"
+    for name in (
+        "SYS_ADMIN",
+        "NET_ADMIN",
+        "SYS_PTRACE",
+        "DAC_READ_SEARCH",
+        "MKNOD",
+        "CHOWN",
+        "KILL",
+        "SETUID",
+    )
+]
+ALLOWED = {"mapped": 1 << 0 | 1 << 5 | 1 << 7, "direct": 0}
+
+
+@forced("34-capabilities")
+def capabilities_are_a_subset(run: Run) -> None:
+    """Of what is asked, only the allowed ones in mapped mode, none at all in direct mode."""
+    bundle = run.bundle("grep", "^Cap", "/proc/self/status")
+    sets = ("bounding", "effective", "permitted", "inheritable", "ambient")
+    bundle.process["capabilities"] = dict.fromkeys(sets, ALL_CAPABILITIES)
+    for line in run.shim.run(bundle).lines():
+        assert int(line.split()[1], 16) == ALLOWED[run.mode], line
+
+
+@forced("34-nnp")
+def no_new_privileges_always(run: Run) -> None:
+    """Set even where the spec says false: a setuid file in a root that the caller made gains nothing."""
+    bundle = run.bundle("grep", "^NoNewPrivs", "/proc/self/status")
+    bundle.process["noNewPrivileges"] = False
+    assert run.shim.run(bundle).lines() == ["NoNewPrivs:\t1"]
+
+
+@forced("36", unbreakable="a second, unconditional step makes the whole new namespace private")
+def propagation_is_private(run: Run) -> None:
+    """Nothing mounted inside appears outside, whatever rootfsPropagation says."""
+    bundle = run.bundle("cat", "/proc/self/mountinfo")
+    bundle.linux["rootfsPropagation"] = "shared"
+    text = run.shim.run(bundle).text
+    assert text
+    assert not {"shared:", "master:", "propagate_from:"} & {word.split(":")[0] + ":" for word in text.split()}
+
+
+@forced("37-masks")
+def kernel_paths_are_masked(run: Run) -> None:
+    """What tells or changes the kernel is masked or read-only, though the spec names none of it."""
+    script = "cat /proc/kcore /proc/keys /proc/timer_list 2>/dev/null | wc -c; echo 1 >/proc/sysrq-trigger"
+    result = run("sh", "-c", f"{script} 2>/dev/null && echo written; true")
+    assert result.lines() == ["0"]
+    points = {line.split()[4]: line.split()[5] for line in run("cat", "/proc/self/mountinfo").lines()}
+    assert points["/proc/sys"].split(",")[0] == "ro"
+    assert "/proc/keys" in points
+
+
+@forced("38-close", unbreakable="close-on-exec and the final close_range each suffice")
+def no_descriptor_of_the_host_inside(run: Run) -> None:
+    """The payload has 0, 1, 2, and nothing that leads back (CVE-2024-21626)."""
+    assert run("sh", "-c", "ls /proc/self/fd | tr '\\n' ' '").lines() == ["0 1 2 3 "]
+
+
+@forced("39", unbreakable="there is no code that looks anything up inside")
+def nothing_is_looked_up_inside(run: Run) -> None:
+    """Between the move into the container's root and its program, nothing is opened."""
+    trace = traced(run, "openat,openat2,open,pivot_root,execve", "true").stderr
+    inside = trace.split(b"pivot_root(", 1)[1].rsplit(b"execve(", 1)[0]
+    assert b"open" not in inside, inside
+
+
+@forced("47")
+def over_mounts_are_reproduced(run: Run) -> None:
+    """What the host hides below /proc or /sys is hidden inside too."""
+
+    def prepare() -> None:
+        private_mounts()
+        mount("/dev/null", "/proc/version", "", MS_BIND)
+        mount("tmpfs", "/sys/kernel/mm", "tmpfs")
+
+    result = run("sh", "-c", "wc -c </proc/version; ls /sys/kernel/mm | wc -l", call=Call(prepare=prepare))
+    assert result.lines() == ["0", "0"]
+
+
+@forced("53", unbreakable="flags are only ever added: no call clears one")
+def flags_of_the_source_stay(run: Run) -> None:
+    """`rw` in the options of a bind does not lift the host's read-only, nor its noexec."""
+    tree = run.workshop.directory(run.caller)
+
+    def prepare() -> None:
+        private_mounts()
+        mount(str(tree), tree, "", MS_BIND)
+        mount("none", tree, "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOEXEC)
+
+    bundle = run.bundle(
+        "sh", "-c", "touch /srv/x 2>/dev/null && echo written; grep ' /srv ' /proc/self/mountinfo"
+    )
+    bundle.bind(tree, "/srv", "rw")
+    (line,) = run.shim.run(bundle, Call(prepare=prepare)).lines()
+    assert {"ro", "noexec", "nosuid", "nodev"} <= set(line.split()[5].split(","))
+
+
+@forced(
+    "29-caller",
+    unbreakable="no cgroup is made yet: limits are refused, the container stays where its caller is",
+)
+def the_cgroup_is_the_callers(run: Run) -> None:
+    """The payload counts where its caller counts, and sees no other cgroup."""
+    with run.shim.running(run.bundle(*READY)) as running:
+        own = Path(f"/proc/{running.pid}/cgroup").read_text()
+        assert all(Path(f"/proc/{pid}/cgroup").read_text() == own for pid in running.descendants())

@@ -37,6 +37,9 @@ EPOCH_S = 1767225600
 
 UUID = "6c6f6361-6c64-4000-8000-7664697363b0"
 RECORD = "box.json"
+KEPT = 3
+"""How many boxes of one declaration stay: a change and its revert cost no build."""
+
 CONTEXTS = "/etc/selinux/default/contexts/files/file_contexts"
 
 
@@ -138,6 +141,20 @@ def _open(key: str, directory: Path) -> Box:
                 hint=f"rm -r {directory}",
             )
     return Box(key, directory, record["files"][f"{key}.box"], record["kernel"])
+
+
+def prune(box: Box) -> tuple[str, ...]:
+    """Remove boxes of the same declaration that were not used lately; return their names."""
+    (box.directory / RECORD).touch()
+    prefix = box.name.rpartition("-")[0]
+    records = sorted(
+        box.directory.parent.glob(f"{prefix}-*/{RECORD}"),
+        key=lambda record: record.stat().st_mtime,
+        reverse=True,
+    )
+    for record in records[KEPT:]:
+        shutil.rmtree(record.parent)
+    return tuple(record.parent.name for record in records[KEPT:])
 
 
 def hash_file(path: Path) -> str:

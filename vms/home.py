@@ -6,7 +6,6 @@ else (destroy what is up first). Imports nothing of this package.
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 VARIABLE = "LOCALD_VMS_HOME"
@@ -34,10 +33,10 @@ def machine(name: str) -> Path:
 
 
 def sockets() -> Path:
-    """Return a private directory with a short name: a socket's path has room for 107 bytes."""
-    path = Path(tempfile.gettempdir(), f"vms-{os.getuid()}-{tag()}")
+    """Return a private directory with a short name: a socket's path has room for 107 bytes.
+
+    Not below a temporary directory: every process has to find the same one, whatever its TMPDIR.
+    """
+    path = Path(f"/run/locald-vms-{tag()}")
     path.mkdir(mode=0o700, exist_ok=True)
-    status = path.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise PermissionError(f"{path} belongs to another user or is open to others")
     return path

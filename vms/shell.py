@@ -72,8 +72,11 @@ def make_line(
     bounded = f"timeout -k {KILL_AFTER_S} {limit_s:.3f} {words}"
     where = quote(cwd) if cwd is not None else '"$HOME"'
     # The shell reports a command that died of a signal on its own stderr, which is not the
-    # command's: so the command keeps the real one as a copy and the shell's goes nowhere.
-    line = f"cd -- {where} && {{ {bounded} 2>&3 3>&-; }} 3>&2 2>/dev/null; printf '\\n{mark} %d\\n' $? >&2"
+    # command's: so the command keeps the real one, and the shell's goes nowhere from then on.
+    line = (
+        f"exec 3>&2; cd -- {where} && {{ exec 2>/dev/null; {bounded} 2>&3 3>&-; }}; "
+        f"printf '\\n{mark} %d\\n' $? >&3"
+    )
     return os.fsencode(line)
 
 

@@ -144,6 +144,7 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> No
     box = boxes.find_or_build(profile.box, report=report)
     host.start()
     accelerator = accel.choose(box.kernel_image, box.sha256)
+    _prune(box)
     machine = _find(profile)
     deadline = Deadline.after(limit_s)
     for attempt in range(1, TRIES + 1):
@@ -208,6 +209,22 @@ def _boot(profile: Profile, machine: _Machine, deadline: Deadline) -> None:
     guest.succeed(["true"], user="root", deadline=deadline.at_most(FIRST_ANSWER_LIMIT_S))
 
 
+def _prune(box: boxes.Box) -> None:
+    """Remove old boxes with Vagrant's and libvirt's copies; not while a disk may be based on one."""
+    if host.virsh("list", "--all", "--name").text.strip():
+        return
+    for name in boxes.prune(box):
+        shutil.rmtree(home.root() / "vagrant.d/boxes" / name, ignore_errors=True)
+        for volume in _volumes():
+            if volume.startswith(f"{name}_"):
+                host.virsh("vol-delete", "--pool", host.POOL, volume)
+
+
+def _volumes() -> list[str]:
+    lines = host.virsh("vol-list", host.POOL).text.splitlines()
+    return [line.split()[0] for line in lines if line.strip()]
+
+
 def _login_key() -> Path:
     """Where Vagrant keeps its well-known private key; it is copied, since ssh wants it private."""
     target = home.root() / "login-key"
@@ -263,8 +280,7 @@ def destroy(profile: Profile) -> None:
             runner.destroy(vm_name=machine.name)  # type: ignore[no-untyped-call]
     host.virsh("destroy", machine.domain)
     host.virsh("undefine", machine.domain, "--snapshots-metadata", "--managed-save")
-    for line in host.virsh("vol-list", host.POOL).text.splitlines():
-        volume = line.split()[0] if line.split() else ""
+    for volume in _volumes():
         if volume.startswith((f"{machine.domain}.", f"{machine.domain}-")):
             host.virsh("vol-delete", "--pool", host.POOL, volume)
     if host.virsh("domstate", machine.domain).exit_code == 0:

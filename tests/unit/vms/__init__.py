@@ -1,0 +1,1 @@
+"""Units of the machines under test; nothing boots here."""

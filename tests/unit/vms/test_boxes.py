@@ -1,0 +1,100 @@
+"""A box is named by everything that went into it, and is what was recorded."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from vms import boxes
+from vms.errors import BoxError, ProfileError
+
+DECLARATION = boxes.Declaration(
+    name="some",
+    suite="bookworm",
+    kernel_package="linux",
+    packages=("a", "b"),
+    initrd_modules=("ext4",),
+    disk_gib=4,
+    epoch=1,
+)
+SCRIPTS = {"guest-setup.sh": b"true", "boxes.py": b"pass"}
+
+
+def key(**changes: object) -> str:
+    """Return the key of a changed declaration."""
+    return boxes.make_key(dataclasses.replace(DECLARATION, **changes), SCRIPTS, "tools 1")  # type: ignore[arg-type]
+
+
+def test_the_same_inputs_have_the_same_name() -> None:
+    """In any order of the scripts."""
+    backwards = dict(reversed(SCRIPTS.items()))
+
+    assert key() == boxes.make_key(DECLARATION, backwards, "tools 1")
+    assert key().startswith("some-")
+
+
+def test_any_input_changes_the_name() -> None:
+    """The declaration, a script's content, a script's name, a tool's version."""
+    others = {
+        key(packages=("a", "c")),
+        key(packages=("a,b",)),
+        key(epoch=2),
+        key(disk_gib=5),
+        boxes.make_key(DECLARATION, SCRIPTS | {"guest-setup.sh": b"false"}, "tools 1"),
+        boxes.make_key(DECLARATION, {"guest-setup.sh": b"pass", "boxes.py": b"true"}, "tools 1"),
+        boxes.make_key(DECLARATION, SCRIPTS, "tools 2"),
+    }
+
+    assert len(others) == 7
+    assert key() not in others
+
+
+def test_the_declaration_of_the_project_is_valid() -> None:
+    """And asks for no container engine."""
+    declared = boxes.declare("debian12")
+
+    assert {"python3", "strace", "sudo"} <= set(declared.packages)
+    assert not {"runc", "crun", "podman", "bubblewrap"} & set(declared.packages)
+
+
+def test_an_unknown_box_is_an_error() -> None:
+    """With the file that is not there."""
+    with pytest.raises(ProfileError, match=r"nothing\.toml"):
+        boxes.declare("nothing")
+
+
+def make_box(directory: Path, name: str, *, used_s: int = 0) -> boxes.Box:
+    """Write a box with one small file."""
+    path = directory / name
+    path.mkdir()
+    (path / f"{name}.box").write_bytes(b"disk")
+    files = {f"{name}.box": hashlib.sha256(b"disk").hexdigest()}
+    (path / boxes.RECORD).write_text(json.dumps({"files": files, "kernel": "6.1"}))
+    os.utime(path / boxes.RECORD, (used_s, used_s))
+    return boxes.Box(name, path, files[f"{name}.box"], "6.1")
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    """By its hash, not by its name or size."""
+    box = make_box(tmp_path, "some-1")
+    assert boxes._open("some-1", box.directory) == box
+    box.archive.write_bytes(b"dusk")
+
+    with pytest.raises(BoxError, match="is not what was built"):
+        boxes._open("some-1", box.directory)
+
+
+def test_boxes_that_were_not_used_lately_go(tmp_path: Path) -> None:
+    """The one in use and the latest stay; another declaration's are left alone."""
+    for number in range(1, 6):
+        make_box(tmp_path, f"some-{number}", used_s=number)
+    make_box(tmp_path, "other-1", used_s=0)
+    current = make_box(tmp_path, "some-0", used_s=0)
+
+    gone = boxes.prune(current)
+
+    assert set(gone) == {"some-1", "some-2", "some-3"}
+    assert {path.name for path in tmp_path.iterdir()} == {"some-0", "some-4", "some-5", "other-1"}

@@ -1,0 +1,73 @@
+"""Limits on the controller: a deadline is one point in time, and a program never outlives it."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from vms import process
+from vms.deadline import Deadline
+from vms.errors import CommandTimedOut, VmsError
+
+
+def test_a_passed_deadline_has_nothing_left() -> None:
+    """`left_s` is never negative, so it can be handed to any wait."""
+    deadline = Deadline.after(-5)
+
+    assert deadline.passed
+    assert deadline.left_s == 0.0
+
+
+def test_at_most_keeps_the_earlier_of_two() -> None:
+    """A step's own limit never lengthens the whole."""
+    whole = Deadline.after(1)
+
+    assert whole.at_most(100) == whole
+    assert whole.at_most(0.1).end_s < whole.end_s
+
+
+def test_streams_and_exit_code_come_back() -> None:
+    """Bytes in, bytes out."""
+    done = process.run(["sh", "-c", "cat; echo no >&2; exit 7"], stdin=b"\xff\n", deadline=Deadline.after(10))
+
+    assert (done.exit_code, done.stdout, done.stderr) == (7, b"\xff\n", b"no\n")
+
+
+def test_death_by_signal_is_128_and_the_signal() -> None:
+    """As a shell says it."""
+    done = process.run(["sh", "-c", "kill -9 $$"], deadline=Deadline.after(10))
+
+    assert done.exit_code == 137
+
+
+def test_the_deadline_ends_the_whole_group(tmp_path: Path) -> None:
+    """A child of the child that ignores TERM is ended too."""
+    script = f"(trap '' TERM; echo $$ > {tmp_path}/pid; sleep 60; sleep 60) & wait"
+    start = time.monotonic()
+
+    with pytest.raises(CommandTimedOut, match="sh -c"):
+        process.run(["sh", "-c", script], deadline=Deadline.after(0.3))
+
+    assert time.monotonic() - start < 10
+    group = int((tmp_path / "pid").read_text())
+    assert not _any_alive(group)
+
+
+def _any_alive(group: int) -> bool:
+    deadline = Deadline.after(5)
+    while not deadline.passed:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_a_failed_check_shows_the_exact_command() -> None:
+    """The message can be copied and run again."""
+    with pytest.raises(VmsError, match=r"(?s)exit code 3: sh -c .*oops") as caught:
+        process.check(["sh", "-c", "echo oops >&2; exit 3"], deadline=Deadline.after(10), hint="mend it")
+
+    assert caught.value.hint == "mend it"

@@ -106,7 +106,8 @@ fn open_standard_streams() {
     for stream in 0..3 {
         if active(Rule::StandardStreams) && !sys::is_open(stream) {
             if let Ok(null) = sys::open(At::Cwd, c"/dev/null", libc::O_RDWR, 0, 0) {
-                if null.number() == stream {
+                // Opened close-on-exec like everything, but a stream is the payload's too.
+                if null.number() == stream && sys::keep_over_exec(stream).is_ok() {
                     null.leak();
                 }
             }

@@ -276,6 +276,11 @@ pub fn set_cloexec(fd: i32) -> Result<()> {
     scalar(libc::SYS_fcntl, args).map(drop)
 }
 
+/// Keeps a descriptor over execve: fcntl(2) F_SETFD.
+pub fn keep_over_exec(fd: i32) -> Result<()> {
+    scalar(libc::SYS_fcntl, [number(fd), number(libc::F_SETFD), 0, 0, 0]).map(drop)
+}
+
 /// The status flags of an open description: fcntl(2) F_GETFL.
 pub fn status_flags(fd: i32) -> Result<i32> {
     scalar(libc::SYS_fcntl, [number(fd), number(libc::F_GETFL), 0, 0, 0]).map(|flags| flags as i32)

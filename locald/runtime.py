@@ -5,6 +5,7 @@ the shim checks again: it trusts no part of a bundle.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -353,6 +354,9 @@ def make_remover(shim_path: str) -> "Callable[[Path], None]":
     def remove(path: Path) -> None:
         argv = shim.cleanup_argv(shim_path, str(path))
         capture(argv, deadline=Deadline.after(seconds=HELPER_LIMIT_S)).checked()
+        # The shim empties it. The directory may be a subordinate id's, which its parent's owner can remove.
+        with suppress(FileNotFoundError):
+            os.rmdir(path / bundle.ROOTFS)
 
     return remove
 

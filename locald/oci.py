@@ -7,8 +7,7 @@ image-spec 1.1 (descriptor, manifest, index, config) and docker's image manifest
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from locald.errors import (
     ManifestInvalid,
@@ -53,8 +52,7 @@ _PATH_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|[-]+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PATH_COMPONENT}(?:/{_PATH_COMPONENT})*")
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(NamedTuple):
     """The algorithm and the lower-case hex of a digest of stored bytes."""
 
     algorithm: str
@@ -76,8 +74,7 @@ class Digest:
         return f"{self.algorithm}:{self.hex}"
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """A repository in a registry with a tag, a digest, or both (then the digest decides)."""
 
     registry: str
@@ -142,8 +139,7 @@ def _split_registry(name: str) -> tuple[str, str]:
     return first, rest
 
 
-@dataclass(frozen=True, slots=True)
-class LayoutReference:
+class LayoutReference(NamedTuple):
     """An image in an OCI layout: a directory (`oci:`) or a tar of one (`oci-archive:`)."""
 
     transport: str
@@ -176,8 +172,7 @@ def parse_reference(text: str) -> Reference | LayoutReference:
     return LayoutReference(transport, path, tag or None)
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(NamedTuple):
     """Operating system, architecture and variant, as the image spec names them."""
 
     os: str
@@ -236,8 +231,7 @@ _VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """What a blob is, which one it is, and how many bytes it has."""
 
     media_type: str
@@ -276,8 +270,7 @@ def _platform(value: object) -> Platform | None:
     return Platform(system, architecture, variant if isinstance(variant, str) else None)
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """One image: its config and its layers, lowest first."""
 
     media_type: str
@@ -285,8 +278,7 @@ class Manifest:
     layers: tuple[Descriptor, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(NamedTuple):
     """Several images, one a platform."""
 
     media_type: str

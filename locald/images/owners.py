@@ -1,12 +1,10 @@
 """Who owns the files of an unpacked image on disk. Pure; imports nothing of locald."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 
-@dataclass(frozen=True, slots=True)
-class Owners:
+class Owners(NamedTuple):
     """Either everything is the caller's (squashed), or each file has the owner that its container will show.
 
     In a mapped container the id `uid` is the caller and the others are his subordinate ids in order. A tree

@@ -15,9 +15,8 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from locald.errors import DigestMismatch, ImageNotFound, StoreUnusable, TreeForeign
 from locald.images import files
@@ -26,16 +25,14 @@ from locald.oci import Descriptor, Digest, LayoutReference, Platform, Reference,
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """A layer as stored, and the digest of what it unpacks to."""
 
     blob: Descriptor
     diff_id: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """An image in the store. `id` is the digest of its config."""
 
     reference: str
@@ -56,8 +53,7 @@ class Image:
         return sum(layer.blob.size_bytes for layer in self.layers)
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(NamedTuple):
     """What a removal or a garbage collection did."""
 
     references: tuple[str, ...]

@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -42,15 +41,26 @@ class RootRunner(Protocol):
         """
 
 
-@dataclass(slots=True)
 class Tree:
     """An unpacked image, kept from removal until `close`."""
 
-    path: Path  # of the root filesystem; never write there
-    owners: Owners  # reduced: squashed where all files are the caller's
-    notes: dict[str, int]  # what unpacking left out, by kind: `device`, `xattr:NAME`
-    sealed: dict[str, int]  # modes that the copies get, where the tree itself must stay readable
-    fd: int = field(repr=False)  # holds the shared lock; let a process inherit it that uses `path` for longer
+    def __init__(
+        self, path: Path, owners: Owners, notes: dict[str, int], sealed: dict[str, int], fd: int
+    ) -> None:
+        """Take what `cached_tree` found.
+
+        Args:
+            path: The root filesystem; never write there.
+            owners: Reduced: squashed where all files are the caller's.
+            notes: What unpacking left out, by kind: `device`, `xattr:NAME`.
+            sealed: Modes that the copies get, where the tree itself must stay readable.
+            fd: Holds the shared lock; let a process inherit it that uses `path` for longer.
+        """
+        self.path = path
+        self.owners = owners
+        self.notes = notes
+        self.sealed = sealed
+        self.fd = fd
 
     def close(self) -> None:
         """Let the tree be removed."""

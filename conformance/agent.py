@@ -1,0 +1,554 @@
+"""The kit's hands in the guest: one process carries out a list of jobs and says what it saw.
+
+Runs in the guest as root, with the standard library of Python 3.11 and nothing else; it is pushed there as one
+file and imports nothing of the kit. JSON in, JSON out. A process costs 20 to 35 times the host's in an
+emulated guest, so a test sends all its jobs in one call. It judges nothing.
+
+A job is a JSON object; `Job` lists its members. Words of `argv`, of `env` and of scripts may hold `{bundle}`,
+`{status}`, `{id}` and `{token}`, which the agent fills in.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import pwd
+import re
+import resource
+import selectors
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+HOME = "/var/lib/locald-kit"
+WORK = f"{HOME}/work"
+OBSERVER = f"{HOME}/observe"
+LIMIT_BYTES = 400_000
+TRACED = "execve,execveat,open,openat,openat2,connect,kill"
+CLEAN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass
+class Job:
+    """What to run, as whom, with which surroundings, and what to do while it runs."""
+
+    argv: list[str]
+    token: str  # unique; by it the agent recognises processes that stayed
+    user: str = "root"
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    stdin: str | None = None  # None: /dev/null. A text: that, then end of file
+    hold_stdin: bool = False  # keep the pipe open instead
+    limit_s: float = 20.0
+    bundle: dict[str, Any] | None = None
+    before: str = ""  # root's shell script; $BUNDLE, $TOKEN
+    after: str = ""
+    close: list[int] = field(default_factory=list)
+    extra_fds: list[int] = field(default_factory=list)
+    status_kind: str = "pipe"  # or "file": what the number in {status} is
+    umask: int = 0o022
+    rlimits: dict[str, list[int]] = field(default_factory=dict)
+    blocked: list[int] = field(default_factory=list)
+    ignored: list[int] = field(default_factory=list)
+    no_new_privs: bool = False
+    terminal: list[int] | None = None  # rows, columns
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    trace: bool = False
+    settle_s: float = 3.0
+
+
+class StepFailed(Exception):
+    """A step waited for something that did not come."""
+
+
+class Run:
+    """One job, from its bundle to what it left behind."""
+
+    def __init__(self, job: Job, factor: float) -> None:
+        self.job = job
+        self.end = time.monotonic() + job.limit_s * factor
+        self.settle_s = job.settle_s * factor
+        self.bundle = f"{WORK}/{job.token}"
+        self.output: dict[str, bytearray] = {
+            "stdout": bytearray(),
+            "stderr": bytearray(),
+            "status": bytearray(),
+        }
+        self.selector = selectors.DefaultSelector()
+        self.seen = 0  # how far `expect` has read
+        self.pid = 0
+        self.master = -1
+        self.input = -1
+        self.wait_status: int | None = None
+
+    def fill(self, text: str) -> str:
+        """Put the job's names into `text`."""
+        names = {"bundle": self.bundle, "status": "9", "id": self.job.token, "token": self.job.token}
+        return re.sub(r"\{(bundle|status|id|token)\}", lambda match: names[match[1]], text)
+
+    def carry_out(self) -> dict[str, Any]:
+        """Run the job and return everything it showed."""
+        job = self.job
+        result: dict[str, Any] = {
+            "argv": [self.fill(word) for word in job.argv],
+            "user": job.user,
+            "problem": "",
+        }
+        with kernel_log() as lines:
+            if job.bundle is not None:
+                make_bundle(self.bundle, job.bundle, job.user, self.fill)
+            if job.before:
+                result["before"] = self.script(job.before)
+            watched = sorted(list_tree(self.bundle)) if job.bundle is not None else []
+            mounts = read_mounts()
+            started = time.monotonic()
+            try:
+                self.start()
+                self.walk()
+            except StepFailed as problem:
+                result["problem"] = str(problem)
+            finally:
+                timed_out = self.finish()
+            result["seconds"] = round(time.monotonic() - started, 3)
+            result["timed_out"] = timed_out
+            result["exit_code"] = exit_code(self.wait_status)
+            result["leftover"] = self.settle()
+            result["new_mounts"] = sorted(set(read_mounts()) - set(mounts))
+            if job.bundle is not None:
+                result["new_files"] = [
+                    entry for entry in sorted(list_tree(self.bundle)) if entry not in watched
+                ]
+            if job.trace:
+                with open(self.trace_file, encoding="utf-8", errors="replace") as trace:
+                    result["trace"] = trace.read().splitlines()[:20_000]
+            if job.after:
+                result["after"] = self.script(job.after)
+            self.remove()
+        for name, data in self.output.items():
+            result[name] = bytes(data).decode("utf-8", "surrogateescape")
+        result["kernel"] = lines
+        return result
+
+    @property
+    def trace_file(self) -> str:
+        """Where strace writes; root's, outside of what the subject may see."""
+        return f"{HOME}/{self.job.token}.trace"
+
+    def script(self, text: str) -> str:
+        """Run a shell script as root and return what it said."""
+        done = subprocess.run(
+            ["/bin/sh", "-eu", "-c", text],
+            env={"PATH": CLEAN_PATH, "BUNDLE": self.bundle, "TOKEN": self.job.token, "HOME": "/root"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+            check=False,
+        )
+        said = done.stdout.decode(errors="replace")
+        if done.returncode != 0:
+            raise SystemExit(f"a preparing script failed ({done.returncode}): {text}\n{said}")
+        return said
+
+    def start(self) -> None:
+        """Fork, arrange everything the job asks for, and execute."""
+        job = self.job
+        ours: dict[str, int] = {}
+        theirs: dict[int, int] = {}
+        to_close: list[int] = []
+        if job.terminal is not None:
+            self.master, slave = os.openpty()
+            set_size(slave, job.terminal)
+            theirs |= {0: slave, 1: slave, 2: slave}
+            to_close.append(slave)
+            ours["stdout"] = self.master
+        else:
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                ours[name], theirs[number] = os.pipe()
+                to_close.append(theirs[number])
+            if job.stdin is None and not job.hold_stdin:
+                theirs[0] = os.open(os.devnull, os.O_RDONLY)
+            else:
+                theirs[0], self.input = os.pipe()
+            to_close.append(theirs[0])
+        if any("{status}" in word for word in job.argv):
+            if job.status_kind == "file":
+                theirs[9] = os.open(f"{self.bundle}/status", os.O_WRONLY | os.O_CREAT, 0o666)
+            else:
+                ours["status"], theirs[9] = os.pipe()
+            to_close.append(theirs[9])
+        for number in job.extra_fds:
+            theirs[number] = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+            to_close.append(theirs[number])
+        argv = [os.fsencode(self.fill(word)) for word in job.argv]
+        if job.trace:
+            argv = [
+                *(
+                    "strace",
+                    "-f",
+                    "-qq",
+                    "-s",
+                    "256",
+                    "-u",
+                    job.user,
+                    "-o",
+                    self.trace_file,
+                    "-e",
+                    f"trace={TRACED}",
+                ),
+                *("--", *argv),
+            ]
+        says, trouble = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self.become(argv, theirs)
+            except BaseException as error:  # whatever it is, it must not return into the parent's code
+                os.write(trouble, f"{type(error).__name__}: {error}".encode())
+            finally:
+                os._exit(98)
+        os.close(trouble)
+        for number in to_close:
+            os.close(number)
+        with open(says, "rb") as stream:
+            message = stream.read()
+        if message:
+            raise SystemExit(f"cannot start {job.argv}: {message.decode(errors='replace')}")
+        for name, number in ours.items():
+            os.set_blocking(number, False)
+            self.selector.register(number, selectors.EVENT_READ, name)
+        if self.input >= 0 and job.stdin:
+            os.write(self.input, job.stdin.encode("utf-8", "surrogateescape"))
+        if self.input >= 0 and not job.hold_stdin:
+            os.close(self.input)
+            self.input = -1
+
+    def become(self, argv: list[bytes], theirs: dict[int, int]) -> None:
+        """Turn the child into the job's program. Never returns."""
+        job = self.job
+        os.setsid()
+        # First out of the way of the numbers they shall get, then there.
+        moved = {number: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, 100) for number, source in theirs.items()}
+        for number, source in moved.items():
+            os.dup2(source, number, inheritable=True)
+        if job.terminal is not None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        for number in job.close:
+            os.close(number)
+        for name, (soft, hard) in job.rlimits.items():
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (soft, hard))
+        for number in range(1, signal.NSIG):
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_IGN if number in job.ignored else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, job.blocked)
+        os.umask(job.umask)
+        account = pwd.getpwnam(job.user)
+        if job.trace:
+            argv[0:1] = [os.fsencode(shutil.which("strace", path=CLEAN_PATH) or "strace")]
+        elif job.user != "root":
+            os.initgroups(account.pw_name, account.pw_gid)
+            os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+            os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+        if job.no_new_privs:
+            ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
+        os.chdir(self.fill(job.cwd))
+        env = {os.fsencode(name): os.fsencode(self.fill(value)) for name, value in job.env.items()}
+        os.execve(argv[0], argv, env)
+
+    def walk(self) -> None:
+        """Do the steps, then read until the program ends."""
+        for step in self.job.steps:
+            self.do(step)
+        self.read_until(lambda: False)
+
+    def do(self, step: dict[str, Any]) -> None:
+        """Carry out one step."""
+        match step:
+            case {"expect": text}:
+                if not self.read_until(lambda: self.find(text)):
+                    raise StepFailed(f"{text!r} did not come")
+            case {"expect_status": text}:
+                if not self.read_until(lambda: text.encode() in self.output["status"]):
+                    raise StepFailed(f"{text!r} did not come on the status descriptor")
+            case {"signal": number, "to": "subject"}:
+                os.kill(self.pid, number)
+            case {"signal": number, "to": "user"}:
+                # As the caller himself would: with his ids, so that the kernel judges.
+                self.kill_as_user(self.pid, number)
+            case {"signal": number, "to": "payload"}:
+                os.kill(self.payload(), number)
+            case {"write": text}:
+                os.write(self.master if self.master >= 0 else self.input, text.encode())
+            case {"hang_up": True}:
+                os.close(self.input)
+                self.input = -1
+            case {"resize": size}:
+                set_size(self.master, size)
+            case {"state": name}:
+                with open(f"/proc/{self.pid}/stat", encoding="utf-8") as stream:
+                    self.output["stderr"] += (
+                        f"state {name} {stream.read().rpartition(')')[2].split()[0]}\n".encode()
+                    )
+            case {"script": text}:
+                self.output["stderr"] += self.script(text.replace("$SUBJECT", str(self.pid))).encode()
+            case {"wait": seconds}:
+                end = time.monotonic() + seconds
+                self.read_until(lambda: time.monotonic() >= end)
+            case _:
+                raise SystemExit(f"unknown step {step}")
+
+    def find(self, text: str) -> bool:
+        """Say whether `text` came after what earlier steps saw, and go on behind it."""
+        place = self.output["stdout"].find(text.encode(), self.seen)
+        if place < 0:
+            return False
+        self.seen = place + len(text)
+        return True
+
+    def payload(self) -> int:
+        """Return the pid that the status descriptor named."""
+        for line in bytes(self.output["status"]).splitlines():
+            event = json.loads(line)
+            if event.get("event") == "started":
+                return int(event["pid"])
+        raise StepFailed("no pid on the status descriptor")
+
+    def kill_as_user(self, pid: int, number: int) -> None:
+        """Send a signal with the ids of the job's user."""
+        account = pwd.getpwnam(self.job.user)
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+                os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+                os.kill(pid, number)
+            except OSError as error:
+                os._exit(error.errno or 1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WEXITSTATUS(status):
+            raise StepFailed(
+                f"the caller may not send signal {number}: {os.strerror(os.WEXITSTATUS(status))}"
+            )
+
+    def read_until(self, done: Any) -> bool:
+        """Read what comes until `done()`, the program's end or the deadline; say whether `done()`."""
+        while True:
+            for key, _ in self.selector.select(0.02):
+                self.read(key)
+            if done():
+                return True
+            if self.wait_status is None:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    self.wait_status = status
+            if self.wait_status is not None:
+                # The program is gone; what it wrote is in the pipes already.
+                self.drain()
+                return bool(done())
+            if time.monotonic() >= self.end:
+                return False
+
+    def read(self, key: selectors.SelectorKey) -> bool:
+        """Take what one descriptor has; False at its end."""
+        try:
+            data = os.read(key.fd, 65536)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EIO:  # a pty without another end
+                raise
+            data = b""
+        if not data:
+            self.selector.unregister(key.fd)
+            os.close(key.fd)
+            if key.fd == self.master:
+                self.master = -1
+            return False
+        if len(self.output[key.data]) < LIMIT_BYTES:
+            self.output[key.data] += data
+        return True
+
+    def drain(self) -> None:
+        """Take what is left without waiting: somebody who stayed may hold the other end."""
+        for key in list(self.selector.get_map().values()):
+            while self.read(key):
+                pass
+
+    def finish(self) -> bool:
+        """Make sure that the program has ended; say whether it had to be ended."""
+        timed_out = False
+        if self.pid and self.wait_status is None:
+            timed_out = True
+            for number, patience_s in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 10.0)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, number)
+                end = time.monotonic() + patience_s
+                while self.wait_status is None and time.monotonic() < end:
+                    pid, status = os.waitpid(self.pid, os.WNOHANG)
+                    if pid:
+                        self.wait_status = status
+                    else:
+                        time.sleep(0.02)
+            self.drain()
+        for key in list(self.selector.get_map().values()):
+            self.selector.unregister(key.fd)
+            os.close(key.fd)
+        if self.input >= 0:
+            os.close(self.input)
+        return timed_out
+
+    def settle(self) -> list[str]:
+        """Wait for the job's processes to be gone; return those that stayed, and end them."""
+        end = time.monotonic() + self.settle_s
+        while (left := find_processes(self.job.token)) and time.monotonic() < end:
+            time.sleep(0.02)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return list(left.values())
+
+    def remove(self) -> None:
+        """Take the bundle away again, and the trace."""
+        shutil.rmtree(self.bundle, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.trace_file)
+
+
+def make_bundle(path: str, spec: dict[str, Any], user: str, fill: Any) -> None:
+    """Write a bundle that belongs to `user`: config.json as given, and a root filesystem with the observer."""
+    account = pwd.getpwnam(user)
+    owner = (account.pw_uid, account.pw_gid)
+    os.makedirs(WORK, mode=0o755, exist_ok=True)
+    os.mkdir(path, 0o755)
+    root = f"{path}/rootfs"
+    os.mkdir(root)
+    for name in ("proc", "sys", "dev", "tmp", "etc", "srv"):
+        os.mkdir(f"{root}/{name}")
+    os.chmod(f"{root}/tmp", 0o1777)
+    # A link, not a copy: nothing may write to it anyway, and it is on the same file system.
+    os.link(OBSERVER, f"{root}/observe")
+    for name, entry in spec.get("files", {}).items():
+        target = f"{path}/{name}"
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "wb") as stream:
+            stream.write(entry.get("content", "").encode("utf-8", "surrogateescape"))
+        os.chmod(target, entry.get("mode", 0o644))
+    if "config" in spec:
+        given = spec["config"]
+        # Not escaped: what is not UTF-8 has to be in the file as bytes.
+        text = json.dumps(given, ensure_ascii=False) if isinstance(given, dict) else given
+        with open(f"{path}/config.json", "wb") as stream:
+            stream.write(fill(text).encode("utf-8", "surrogateescape"))
+    for directory, names, files in os.walk(path):
+        for name in [*names, *files]:
+            if name != "observe":
+                os.lchown(f"{directory}/{name}", *owner)
+    os.lchown(path, *owner)
+
+
+def list_tree(path: str) -> Iterator[str]:
+    """Name every entry below `path` with its owner and kind, without crossing into other file systems."""
+    try:
+        device = os.lstat(path).st_dev
+    except FileNotFoundError:
+        return
+    stack = [path]
+    while stack:
+        directory = stack.pop()
+        try:
+            entries = list(os.scandir(directory))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            yield f"{os.path.relpath(entry.path, path)} {status.st_uid}:{status.st_gid} {stat.filemode(status.st_mode)}"
+            if entry.is_dir(follow_symlinks=False) and status.st_dev == device:
+                stack.append(entry.path)
+
+
+def read_mounts() -> list[str]:
+    """Return this mount namespace's mounts, without their numbers."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as stream:
+        return [" ".join(line.split()[3:]) for line in stream]
+
+
+def find_processes(token: str) -> dict[int, str]:
+    """Return the living processes that carry `token` in their arguments or environment."""
+    needle, found = token.encode(), {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/cmdline", "rb") as stream:
+                words = stream.read()
+            with open(f"/proc/{name}/environ", "rb") as stream:
+                environ = stream.read()
+            with open(f"/proc/{name}/stat", "rb") as stream:
+                state = stream.read().rpartition(b")")[2].split()[0]
+            if (needle in words or needle in environ) and state not in b"ZX":
+                found[int(name)] = words.replace(b"\0", b" ").decode(errors="replace").strip()
+    return found
+
+
+@contextlib.contextmanager
+def kernel_log() -> Iterator[list[str]]:
+    """Collect the kernel's log lines of the time between, audit lines included."""
+    lines: list[str] = []
+    try:
+        number = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        yield lines
+        return
+    try:
+        os.lseek(number, 0, os.SEEK_END)
+        yield lines
+        while len(lines) < 200:
+            try:
+                record = os.read(number, 8192)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno == errno.EPIPE:  # overwritten before it was read
+                    continue
+                break
+            lines.append(record.decode(errors="replace").partition(";")[2].partition("\n")[0])
+    finally:
+        os.close(number)
+
+
+def set_size(number: int, size: list[int]) -> None:
+    """Give a terminal its rows and columns."""
+    fcntl.ioctl(number, termios.TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
+
+
+def exit_code(status: int | None) -> int | None:
+    """Return 0 to 255 for an exit, minus N for a death by signal N, None for neither."""
+    if status is None:
+        return None
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def main() -> None:
+    """Carry out the request on standard input."""
+    request = json.load(sys.stdin)
+    os.makedirs(WORK, mode=0o755, exist_ok=True)
+    results = [Run(Job(**job), request["factor"]).carry_out() for job in request["jobs"]]
+    json.dump({"results": results}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The clause catalogue: one testable rule an entry, and the rules a catalogue itself obeys.
+
+Pure but for reading the TOML files. Imports nothing of the kit: everything else hangs on these names.
+"""
+
+import ast
+import fnmatch
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast
+
+CATALOGUE: Final = Path(__file__).parent / "catalogue"
+
+Level = Literal["MUST", "SHOULD"]
+
+_ID: Final = re.compile(r"(?P<family>[A-Z]{2,8})-[0-9]{3}")
+_TEXT_KEYS: Final = ("statement", "observable", "source")
+_KEYS: Final = frozenset({"level", "profiles", "controls", *_TEXT_KEYS})
+
+
+class CatalogueError(Exception):
+    """The catalogue, or the tests beside it, break a rule: nothing may run on top of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One rule an implementation keeps, in words of our own, and how a test can see it."""
+
+    id: str
+    level: Level
+    statement: str
+    observable: str
+    source: str
+    # Patterns in the manner of fnmatch, read from left to right; a leading "!" takes profiles away again.
+    profiles: tuple[str, ...]
+    # Names of planted faults (conformance/controls) of which each must turn this clause red.
+    controls: tuple[str, ...]
+
+    @property
+    def family(self) -> str:
+        """Return the chapter of the clause: `BUNDLE` for `BUNDLE-012`."""
+        return self.id.partition("-")[0]
+
+    def applies_to(self, profile: str) -> bool:
+        """Say whether the clause has to hold on `profile`; the last pattern that matches decides."""
+        applies = False
+        for pattern in self.profiles:
+            if fnmatch.fnmatchcase(profile, pattern.removeprefix("!")):
+                applies = not pattern.startswith("!")
+        return applies
+
+
+Catalogue = Mapping[str, Clause]
+
+
+def parse_catalogue(text: str, *, family: str) -> dict[str, Clause]:
+    """Return the clauses of one file, which holds one family and no more.
+
+    Raises:
+        CatalogueError: Not TOML, a duplicate (TOML refuses it), an unknown or missing key, a wrong type,
+            an id of another family, a level other than MUST and SHOULD, an empty text or list.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = f"{family}: {error}"
+        raise CatalogueError(message) from error
+    return {name: _parse_clause(name, entry, family) for name, entry in document.items()}
+
+
+def read_catalogue(directory: Path = CATALOGUE) -> Catalogue:
+    """Return all clauses below `directory`, sorted by id.
+
+    Raises:
+        CatalogueError: As `parse_catalogue`; also when the directory holds no clause at all.
+    """
+    clauses: dict[str, Clause] = {}
+    for path in sorted(directory.glob("*.toml")):
+        # The family is the file's name, so two files cannot claim one id.
+        clauses |= parse_catalogue(path.read_text("utf-8"), family=path.stem.upper())
+    if not clauses:
+        message = f"no clause in {directory}"
+        raise CatalogueError(message)
+    return dict(sorted(clauses.items()))
+
+
+def check_coverage(catalogue: Catalogue, tested: Iterable[str]) -> None:
+    """Refuse a catalogue with a clause that no test names, and a test that names no known clause.
+
+    Args:
+        catalogue: Every clause.
+        tested: The ids that the collected tests name.
+
+    Raises:
+        CatalogueError: Naming every id at fault, not only the first.
+    """
+    named = set(tested)
+    faults = [f"unknown clause {clause}" for clause in sorted(named - set(catalogue))]
+    faults += [f"no test for clause {clause}" for clause in sorted(set(catalogue) - named)]
+    if faults:
+        raise CatalogueError("; ".join(faults))
+
+
+def check_controls(catalogue: Catalogue, known: Iterable[str]) -> None:
+    """Refuse a clause that names a control which does not exist.
+
+    Raises:
+        CatalogueError: Naming every such pair.
+    """
+    names = set(known)
+    faults = [
+        f"{clause.id} names the unknown control {control}"
+        for clause in catalogue.values()
+        for control in clause.controls
+        if control not in names
+    ]
+    if faults:
+        raise CatalogueError("; ".join(faults))
+
+
+def select(catalogue: Catalogue, pattern: str) -> tuple[str, ...]:
+    """Return the ids that match `pattern`: globs separated by commas, case does not matter."""
+    globs = [glob.strip().upper() for glob in pattern.split(",") if glob.strip()]
+    return tuple(name for name in catalogue if any(fnmatch.fnmatchcase(name, glob) for glob in globs))
+
+
+def _parse_clause(name: str, entry: object, family: str) -> Clause:
+    match = _ID.fullmatch(name)
+    if match is None:
+        message = f"{name}: not an id (FAMILY-000)"
+        raise CatalogueError(message)
+    if match["family"] != family:
+        message = f"{name}: belongs in {match['family'].lower()}.toml, not in {family.lower()}.toml"
+        raise CatalogueError(message)
+    if not isinstance(entry, dict):
+        message = f"{name}: not a table"
+        raise CatalogueError(message)
+    if faults := sorted(_KEYS ^ set(entry)):
+        message = f"{name}: unknown or missing: {', '.join(faults)}"
+        raise CatalogueError(message)
+    if entry["level"] not in {"MUST", "SHOULD"}:
+        message = f"{name}: level is neither MUST nor SHOULD"
+        raise CatalogueError(message)
+    for key in _TEXT_KEYS:
+        if not isinstance(entry[key], str) or not entry[key].strip():
+            message = f"{name}: {key} is not a text"
+            raise CatalogueError(message)
+    return Clause(
+        id=name,
+        level=cast("Level", entry["level"]),
+        statement=entry["statement"],
+        observable=entry["observable"],
+        source=entry["source"],
+        profiles=_parse_names(name, "profiles", entry["profiles"]),
+        controls=_parse_names(name, "controls", entry["controls"]),
+    )
+
+
+def _parse_names(clause: str, key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
+        message = f"{clause}: {key} is not a list of names"
+        raise CatalogueError(message)
+    if len(set(value)) != len(value):
+        message = f"{clause}: {key} names something twice"
+        raise CatalogueError(message)
+    return tuple(value)
+
+
+def find_tests(directory: Path) -> dict[str, tuple[str, ...]]:
+    """Return every test below `directory` with the clauses it names, read from the source.
+
+    Read and not collected, so that a run can be refused before a machine is booted for it, and so that the process
+    that hands tests out to workers (which never collects) knows what is tested.
+
+    Raises:
+        CatalogueError: A test names no clause, or one that is not written out.
+    """
+    tests: dict[str, tuple[str, ...]] = {}
+    for path in sorted(directory.glob("test_*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                named = tuple(name for mark in node.decorator_list for name in _named_by(mark))
+                if not named:
+                    message = f"{path.name}::{node.name} names no clause"
+                    raise CatalogueError(message)
+                tests[f"{path.name}::{node.name}"] = named
+    return tests
+
+
+def _named_by(mark: ast.expr) -> Iterator[str]:
+    if not isinstance(mark, ast.Call) or ast.unparse(mark.func) != "pytest.mark.clause":
+        return
+    for argument in mark.args:
+        if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
+            message = f"line {mark.lineno}: a clause is named by a literal text"
+            raise CatalogueError(message)
+        yield argument.value

@@ -1,0 +1,369 @@
+"""One pytest process a profile: boot, prove, install, run the clauses (by xdist's workers if asked), prove again.
+
+The process that was started by hand or by nox is the controller: it alone boots, installs, proves and reports. A
+worker only connects. Without xdist the two are one.
+"""
+
+import contextlib
+import datetime
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+import vms
+from conformance import clauses, install, preconditions, report, runtimes, waivers
+from conformance.inputs import InputError
+from conformance.subject import SHIM, KitError, Subject
+from conformance.verdicts import Outcome
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parent
+# An emulated CPU starts a process 20 to 35 times slower than the controller; waits are sized for the host.
+SLOWNESS: Final = {"local": 1.0, "vm": 10.0}
+MESSAGE_CHARS: Final = 4000
+# Clauses that need the Debian image and a registry in the guest.
+BIG_CLAUSES: Final = ("IMG-007", "IMG-008", "IMG-009")
+
+
+@dataclass
+class Controller:
+    """What the controller gathers from boot to report."""
+
+    profile: vms.Profile
+    catalogue: clauses.Catalogue
+    waivers: tuple[waivers.Waiver, ...]
+    selected: tuple[str, ...] | None
+    seed: int
+    started: str
+    machine: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    guest: vms.Guest | None = None
+    subject: dict[str, str] = field(default_factory=dict)
+    before: tuple[report.Proof, ...] = ()
+    records: dict[tuple[str, str], report.TestRecord] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    timing: dict[str, float] = field(default_factory=dict)
+    written: report.Json | None = None
+
+
+CONTROLLER: Final = pytest.StashKey[Controller]()
+SUBJECT: Final = pytest.StashKey[Subject]()
+_CONTROLLERS: Final[list[Controller]] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the kit's options."""
+    group = parser.getgroup("conformance")
+    group.addoption("--profile", default="local", help="the host to run on: a name of vms/profiles")
+    group.addoption("--wheel", help="the wheel under test")
+    group.addoption("--shim", help="a shim binary, instead of the wheel's or without a wheel")
+    group.addoption("--runtime", default="locald-shim", help="locald-shim, or a peer: runc, crun")
+    group.addoption("--clause", metavar="GLOB", help="only these clauses: globs separated by commas")
+    group.addoption(
+        "--attempts", type=int, default=3, help="a test that fails is tried so often (FLAKY if it passes)"
+    )
+    group.addoption("--seed", type=int, help="order of the tests; a new one each time by default")
+    group.addoption("--report-dir", help="reports/RUN; a new one named by the time by default")
+    group.addoption(
+        "--keep-on-fail", action="store_true", help="leave the machine up if the run is not green"
+    )
+    group.addoption("--reuse", action="store_true", help="use a machine that is up, and leave it up")
+    group.addoption("--kit-cache", default="~/.cache/locald-kit", help="made inputs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read catalogue, tests and waivers; a fault in them ends the run before a machine is booted."""
+    config.addinivalue_line("markers", "clause(*ids): the clauses of the catalogue that the test judges")
+    config.addinivalue_line("markers", "xdist_group(name): tests of a group run in one worker")
+    if hasattr(config, "workerinput"):
+        return
+    try:
+        catalogue = clauses.read_catalogue()
+        tests = clauses.find_tests(HERE)
+        clauses.check_coverage(catalogue, {name for named in tests.values() for name in named})
+        text = waivers.WAIVERS.read_text("utf-8")
+        live = waivers.parse_waivers(text, today=datetime.datetime.now(datetime.UTC).date(), known=catalogue)
+        profile = vms.read(config.getoption("profile"))
+    except (clauses.CatalogueError, vms.ProfileError) as error:
+        raise pytest.UsageError(str(error)) from error
+    glob = config.getoption("clause")
+    selected = clauses.select(catalogue, glob) if glob else None
+    if selected == ():
+        raise pytest.UsageError(f"no clause matches {glob}")
+    if config.getoption("seed") is None:
+        config.option.seed = random.SystemRandom().randrange(100_000)
+    config.stash[CONTROLLER] = Controller(
+        profile, catalogue, live, selected, config.getoption("seed"), started=now_text()
+    )
+    # pytest_runtest_logreport is not told the config.
+    _CONTROLLERS[:] = [config.stash[CONTROLLER]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Boot, prove and install, before xdist starts a worker."""
+    config = session.config
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    controller = config.stash[CONTROLLER]
+    try:
+        prepare(config, controller)
+    except (vms.VmsError, InputError, KitError, runtimes_error()) as error:
+        controller.errors.append(str(error))
+    if controller.errors or not all(proof.proven for proof in controller.before):
+        conclude(config, controller)
+        pytest.exit("\n".join(report.summarise(controller.written or {})), returncode=1)
+
+
+def prepare(config: pytest.Config, controller: Controller) -> None:
+    """Leave a proven guest with the product in it."""
+    name = controller.profile.name
+    # Texts and not paths: xdist sends the options to its workers, and knows simple types only.
+    wheel, shim = (
+        Path(value) if value else None for value in (config.getoption("wheel"), config.getoption("shim"))
+    )
+    if wheel is None and shim is None:
+        raise InputError("nothing to test: give --wheel (nox -s conformance builds one) or --shim")
+    say = config.pluginmanager.get_plugin("terminalreporter").write_line
+    with timed(controller, "boot"):
+        if not (config.getoption("reuse") and vms.status(name) == "up"):
+            # Also what a failed boot left has to go.
+            controller.machine.callback(take_away, config, controller)
+            vms.up(name, report=lambda line: say(f"vms: {line}"))
+        controller.guest = vms.connect(name)
+    with timed(controller, "prove"):
+        controller.before = preconditions.prove(controller.guest)
+    with timed(controller, "install"):
+        product = install.Product(wheel, shim)
+        controller.subject |= {**product.describe(), **controller.guest.identity}
+        controller.subject |= install.install(
+            controller.guest,
+            product,
+            Path(config.getoption("kit_cache")).expanduser(),
+            controller.profile.users,
+            debian=any(name in BIG_CLAUSES for name in controller.selected or controller.catalogue),
+        )
+
+
+def runtimes_error() -> type[Exception]:
+    """Return what an unknown runtime raises, so that it is reported like other wrong requests."""
+    return ValueError
+
+
+def take_away(config: pytest.Config, controller: Controller) -> None:
+    """Destroy the machine, unless it is wanted for a look."""
+    if config.getoption("reuse"):
+        return
+    if config.getoption("keep_on_fail") and not (controller.written or {}).get("green"):
+        return
+    vms.destroy(controller.profile.name)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes `mode` in each."""
+    if "mode" in metafunc.fixturenames:
+        metafunc.parametrize("mode", runtimes.MODES)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep what applies to the profile and was asked for, in the order of the seed."""
+    catalogue = clauses.read_catalogue()
+    profile, glob = config.getoption("profile"), config.getoption("clause")
+    wanted = set(clauses.select(catalogue, glob)) if glob else set(catalogue)
+    wanted = {name for name in wanted if catalogue[name].applies_to(profile)}
+    keep = [item for item in items if wanted & set(clauses_of(item))]
+    config.hook.pytest_deselected(items=[item for item in items if item not in keep])
+    random.Random(config.getoption("seed")).shuffle(keep)  # noqa: S311  # an order, not a secret
+    items[:] = keep
+
+
+def clauses_of(item: pytest.Item) -> tuple[str, ...]:
+    """Return the clauses that a test names."""
+    return tuple(name for mark in item.iter_markers("clause") for name in mark.args)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Run a test, again if it fails; a test that failed stays failed whatever came later."""
+    config, attempts = item.config, []
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    kept: list[pytest.TestReport] = []
+    for number in range(max(1, config.getoption("attempts"))):
+        if number:
+            item._initrequest()  # type: ignore[attr-defined]  # noqa: SLF001  # as pytest-rerunfailures does
+        start = time.monotonic()
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        outcomes = [getattr(part, "conformance", (Outcome.PASSED, "")) for part in reports]
+        outcome, message = next(
+            (pair for pair in outcomes if pair[0] is not Outcome.PASSED), (Outcome.PASSED, "")
+        )
+        subject = config.stash.get(SUBJECT, None)
+        attempts.append(
+            {
+                "outcome": str(outcome),
+                "duration_s": time.monotonic() - start,
+                "message": message,
+                "evidence": list(subject.evidence) if subject else [],
+            }
+        )
+        kept = kept or reports
+        if outcome is Outcome.PASSED and not number:
+            break
+        if outcome is Outcome.BROKEN:
+            kept = reports
+            break
+    kept[0].user_properties.append(
+        ("conformance", json.dumps({"clauses": clauses_of(item), "node": item.nodeid, "attempts": attempts}))
+    )
+    for part in kept:
+        item.ihook.pytest_runtest_logreport(report=part)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Tell what speaks of the subject from what speaks of the kit."""
+    del item
+    made = yield
+    if call.excinfo is not None:
+        about_subject = call.when == "call" and call.excinfo.errisinstance(
+            (AssertionError, pytest.fail.Exception)
+        )
+        outcome = Outcome.FAILED if about_subject else Outcome.BROKEN
+        message = f"{call.excinfo.exconly(tryshort=True)}\n\n{made.longreprtext}"[:MESSAGE_CHARS]
+        made.conformance = (outcome, message)
+    return made
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:  # noqa: D103  # see `gather`
+    gather(report)
+
+
+def gather(part: pytest.TestReport) -> None:
+    """Keep what a test came to; with xdist this comes from the workers."""
+    controller = _CONTROLLERS[-1] if _CONTROLLERS else None
+    for name, value in part.user_properties:
+        if name == "conformance" and controller is not None:
+            data = json.loads(str(value))
+            attempts = tuple(
+                report.Attempt(
+                    Outcome(entry["outcome"]), entry["duration_s"], entry["message"], tuple(entry["evidence"])
+                )
+                for entry in data["attempts"]
+            )
+            for clause in data["clauses"]:
+                controller.records[clause, data["node"]] = report.TestRecord(clause, data["node"], attempts)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Prove again, report, take the machine away; the run is red unless the report is green."""
+    config = session.config
+    if CONTROLLER not in config.stash or config.option.collectonly:
+        return
+    controller = config.stash[CONTROLLER]
+    if controller.written is None:
+        conclude(config, controller)
+    if controller.written is not None and not this_profile(controller)["green"]:
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def conclude(config: pytest.Config, controller: Controller) -> None:
+    """Write the report and take the machine away, whatever happened."""
+    after: tuple[report.Proof, ...] = ()
+    try:
+        if controller.guest is not None:
+            with timed(controller, "prove again"):
+                after = preconditions.prove(controller.guest)
+    finally:
+        run = report.ProfileRun(
+            profile=controller.profile.name,
+            started=controller.started,
+            finished=now_text(),
+            seed=controller.seed,
+            runtime=config.getoption("runtime"),
+            subject=controller.subject,
+            before=controller.before,
+            after=after,
+            records=tuple(controller.records.values()),
+            errors=tuple(controller.errors),
+            selected=controller.selected,
+            timing=controller.timing,
+        )
+        name = config.getoption("report_dir") or ROOT / "reports" / controller.started.replace(":", "")
+        directory = Path(name)
+        config.option.report_dir = str(directory)
+        made = report.make_profile(run, controller.catalogue, controller.waivers)
+        controller.written = report.write_report(directory, made)
+        controller.machine.close()
+
+
+def this_profile(controller: Controller) -> report.Json:
+    """Return the report's part about the profile of this run."""
+    profiles: list[report.Json] = (controller.written or {"profiles": []})["profiles"]
+    return next(entry for entry in profiles if entry["profile"] == controller.profile.name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the matrix and what to look at."""
+    controller = config.stash.get(CONTROLLER, None)
+    if controller is None or controller.written is None:
+        return
+    terminalreporter.section("conformance")
+    for line in report.summarise(controller.written):
+        terminalreporter.write_line(line)
+    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in controller.timing.items())
+    terminalreporter.write_line(
+        f"seed {controller.seed}; {times}; {config.getoption('report_dir')}/report.json"
+    )
+    if config.getoption("keep_on_fail") and not this_profile(controller)["green"]:
+        terminalreporter.write_line(f"the machine is up: python -m vms ssh {controller.profile.name}")
+
+
+@contextlib.contextmanager
+def timed(controller: Controller, name: str) -> Iterator[None]:
+    """Add the time of what is inside to the report."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        controller.timing[name] = time.monotonic() - start
+
+
+def now_text() -> str:
+    """Return the time as ISO 8601, UTC."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.fixture(scope="session")
+def guest(request: pytest.FixtureRequest) -> Iterator[vms.Guest]:
+    """Return this process's own handle on the machine under test."""
+    handle = vms.connect(request.config.getoption("profile"))
+    yield handle
+    handle.close()
+
+
+@pytest.fixture(scope="session")
+def product(guest: vms.Guest, request: pytest.FixtureRequest) -> Subject:
+    """Return the installed product; what it remembers lasts for the worker."""
+    config = request.config
+    worker = getattr(config, "workerinput", {}).get("workerid", "main")
+    runtime = runtimes.make_runtime(config.getoption("runtime"), shim=SHIM)
+    made = Subject(guest, runtime, factor=SLOWNESS[guest.profile.kind], worker=worker)
+    config.stash[SUBJECT] = made
+    return made
+
+
+@pytest.fixture
+def subject(product: Subject) -> Subject:
+    """Return the installed product with nothing recorded yet."""
+    product.evidence.clear()
+    return product

@@ -1,0 +1,235 @@
+"""Make what goes into a guest besides the guest itself: observer, small images, wheels. All on the controller.
+
+Everything here is cached below a directory of the caller's choice and made again only if its inputs changed.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PAYLOAD: Final = Path(__file__).parent / "payload"
+COMPILE_LIMIT_S: Final = 120
+DOWNLOAD_LIMIT_S: Final = 300
+FIXTURE_LIMIT_S: Final = 1500
+ROOT: Final = Path(__file__).parent.parent
+
+# What runs in the guest: Debian 12's own interpreter, in the VM as in the profile `local`.
+GUEST_PYTHON: Final = "3.11"
+
+
+class InputError(Exception):
+    """Something that a run needs could not be made; the message has the command and what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A member of a layer."""
+
+    name: str
+    content: bytes = b""
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    directory: bool = False
+
+
+def run_program(command: Sequence[str], *, limit_s: float, env: Mapping[str, str] | None = None) -> str:
+    """Run a program of the controller to its end and return what it said.
+
+    Raises:
+        InputError: It failed, is missing, or took longer than `limit_s`.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603  # argv of our own
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=limit_s,
+            check=True,
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "HOME": os.environ.get("HOME", "/"),
+                **(env or {}),
+            },
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(f"{' '.join(command)}: {error}") from error
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"{' '.join(command)}: {error.stdout.decode(errors='replace')}") from error
+    return done.stdout.decode(errors="replace")
+
+
+def compile_static(source: Path, target: Path, *, defines: Mapping[str, str] | None = None) -> Path:
+    """Compile one C file into a static program, unless `target` is newer."""
+    if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    flags = [f'-D{name}="{value}"' if value else f"-D{name}" for name, value in (defines or {}).items()]
+    aside = target.with_suffix(f".{os.getpid()}")
+    command = ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", *flags, "-o", str(aside), str(source)]
+    run_program(command, limit_s=COMPILE_LIMIT_S)
+    aside.replace(target)
+    return target
+
+
+def make_layer(entries: Sequence[Entry]) -> bytes:
+    """Return a layer: a tar archive of `entries`, the same bytes every time."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for entry in entries:
+            member = tarfile.TarInfo(entry.name)
+            member.mode, member.uid, member.gid = entry.mode, entry.uid, entry.gid
+            if entry.directory:
+                member.type = tarfile.DIRTYPE
+                archive.addfile(member)
+            else:
+                member.size = len(entry.content)
+                archive.addfile(member, io.BytesIO(entry.content))
+    return buffer.getvalue()
+
+
+def write_layout(directory: Path, layer: bytes, config: Mapping[str, object], *, tag: str = "latest") -> Path:
+    """Write an OCI image layout with one image of one gzip layer; image-spec 1.0."""
+    blobs = directory / "blobs" / "sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+
+    def put(content: bytes, media_type: str) -> dict[str, object]:
+        digest = hashlib.sha256(content).hexdigest()
+        (blobs / digest).write_bytes(content)
+        return {
+            "mediaType": f"application/vnd.oci.image.{media_type}",
+            "digest": f"sha256:{digest}",
+            "size": len(content),
+        }
+
+    def text(document: object) -> bytes:
+        return json.dumps(document, sort_keys=True).encode()
+
+    image = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": dict(config),
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": put(text(image), "config.v1+json"),
+        "layers": [put(gzip.compress(layer, mtime=0), "layer.v1.tar+gzip")],
+    }
+    named = put(text(manifest), "manifest.v1+json") | {
+        "annotations": {"org.opencontainers.image.ref.name": tag}
+    }
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (directory / "index.json").write_bytes(text({"schemaVersion": 2, "manifests": [named]}))
+    return directory
+
+
+def make_images(directory: Path, observer: bytes) -> None:
+    """Write the kit's own images: `small` (all root's) and `owners` (files of several ids, USER 999)."""
+    base = [
+        *(Entry(name, mode=0o755, directory=True) for name in ("bin", "etc", "srv")),
+        Entry("tmp", mode=0o1777, directory=True),
+        Entry("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nservice:x:999:998::/srv:/bin/sh\n"),
+        Entry("etc/group", b"root:x:0:\nservice:x:998:\n"),
+        Entry("bin/observe", observer, mode=0o755),
+    ]
+    owned = [
+        Entry("srv/service", b"of 999\n", uid=999, gid=998),
+        Entry("srv/daemon", b"of 1\n", uid=1, gid=1),
+        Entry("srv/root", b"of 0\n"),
+    ]
+    command = {"Cmd": ["/bin/observe", "facts"], "Env": ["IMAGE_SAYS=yes"], "WorkingDir": "/srv"}
+    write_layout(directory / "small", make_layer(base), command)
+    write_layout(directory / "owners", make_layer([*base, *owned]), {**command, "User": "service"})
+    with tarfile.open(directory / "small.tar", "w") as archive:
+        for path in sorted((directory / "small").iterdir()):
+            archive.add(path, arcname=path.name)
+
+
+def find_pip() -> Path:
+    """Return a pip wheel of the distribution or of the running Python: a wheel can be run without installing it.
+
+    Raises:
+        InputError: There is none.
+    """
+    import ensurepip  # noqa: PLC0415  # Debian splits it off; only its place is of interest
+
+    places = [Path("/usr/share/python-wheels"), Path(ensurepip.__file__).parent / "_bundled"]
+    for place in places:
+        for wheel in sorted(place.glob("pip-*.whl"), reverse=True):
+            return wheel
+    raise InputError(f"no pip wheel in {' or '.join(map(str, places))} (Debian: python3-venv)")
+
+
+def download_wheels(wheel: Path, directory: Path) -> Path:
+    """Put `wheel` and the wheels it depends on, for the guest's Python, into a directory; return that."""
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()[:16]
+    target = directory / f"wheels-{digest}"
+    if (target / "done").exists():
+        return target
+    pip = find_pip()
+    target.mkdir(parents=True, exist_ok=True)
+    run_program(
+        [
+            *(
+                sys.executable,
+                f"{pip}/pip",
+                "download",
+                "--quiet",
+                "--no-input",
+                "--disable-pip-version-check",
+            ),
+            *("--only-binary", ":all:", "--python-version", GUEST_PYTHON, "--implementation", "cp"),
+            *("--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_17_x86_64"),
+            *("--platform", "manylinux_2_28_x86_64", "--platform", "linux_x86_64"),
+            *("--dest", str(target), str(wheel)),
+        ],
+        limit_s=DOWNLOAD_LIMIT_S,
+        env={
+            name: os.environ[name]
+            for name in os.environ
+            if name.startswith(("PIP_", "SSL_", "HTTP", "http", "NO_", "no_"))
+        },
+    )
+    (target / pip.name).write_bytes(pip.read_bytes())
+    (target / "done").touch()
+    return target
+
+
+def copy_debian(stage: Path, cache: Path) -> None:
+    """Put the Debian image into `stage`: as a layout, as an archive, and in the storage of a registry.
+
+    mmdebstrap made the image and skopeo pushed it to a real registry, whose storage is what goes into the guest.
+    """
+    layout = Path(_fixture("image", "debian"))
+    shutil.copytree(layout, stage / "debian")
+    shutil.copy(_fixture("image", "debian", "--archive"), stage / "debian.tar")
+    storage = cache / f"registry-{layout.name}"
+    if not (storage / "done").exists():
+        shutil.rmtree(storage, ignore_errors=True)
+        description = _fixture("registry-start", "--storage", str(storage))
+        try:
+            _fixture("push", "debian", json.loads(description)["address"])
+        finally:
+            _fixture("registry-stop", description)
+        (storage / "done").touch()
+    shutil.copytree(storage, stage / "registry")
+
+
+def _fixture(*words: str) -> str:
+    command = [sys.executable, "-m", "tests.fixtures", *words]
+    return (
+        run_program(command, limit_s=FIXTURE_LIMIT_S, env={"PYTHONPATH": str(ROOT)}).strip().splitlines()[-1]
+    )

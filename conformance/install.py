@@ -1,0 +1,144 @@
+"""Put the product and the kit's inputs into a guest, once a run, by the commands a user would type.
+
+Everything goes in as one archive: an ssh round trip to an emulated guest costs more than its bytes.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import vms
+from conformance import inputs
+from conformance.subject import HOME, LOCALD, PREFIX, PYTHON, SHIM, STRANGER
+
+AGENT: Final = Path(__file__).with_name("agent.py")
+WORKERS: Final = ("main", *(f"gw{number}" for number in range(8)))
+STEP_LIMIT_S: Final = 300.0
+REGISTRY_PORT: Final = 5055
+REGISTRY_CONFIG: Final = f"""version: 0.1
+log: {{level: warn}}
+storage: {{filesystem: {{rootdirectory: {HOME}/registry}}}}
+http: {{addr: '127.0.0.1:{REGISTRY_PORT}'}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What is under test: a wheel, or (for controls and work on the shim) a bare shim binary."""
+
+    wheel: Path | None
+    shim: Path | None
+
+    def describe(self) -> dict[str, str]:
+        """Return names and digests for the report."""
+        facts = {}
+        for name, path in (("wheel", self.wheel), ("shim", self.shim)):
+            if path is not None:
+                facts[name] = path.name
+                facts[f"{name}_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return facts
+
+
+def install(
+    guest: vms.Guest, product: Product, cache: Path, users: tuple[str, ...], *, debian: bool
+) -> dict[str, str]:
+    """Install `product` for `users` and return what the installed one says of itself.
+
+    Args:
+        guest: A machine that is up.
+        product: What is under test.
+        cache: Where inputs are kept on the controller.
+        users: Who shall be allowed to run containers.
+        debian: Bring the Debian image too, and a registry that has it: some 100 MB.
+
+    Raises:
+        inputs.InputError: Something could not be made on the controller.
+        vms.CommandFailed: A step failed in the guest.
+    """
+    with tempfile.TemporaryDirectory(prefix="conformance-") as name:
+        stage = Path(name)
+        observer = inputs.compile_static(inputs.PAYLOAD / "observe.c", cache / "observe")
+        shutil.copy(observer, stage / "observe")
+        (stage / "observe").chmod(0o755)
+        shutil.copy(AGENT, stage / "agent.py")
+        inputs.make_images(stage / "images", observer.read_bytes())
+        shutil.copy(inputs.compile_static(inputs.PAYLOAD / "oldshim.c", cache / "oldshim"), stage / "oldshim")
+        if debian:
+            inputs.copy_debian(stage, cache)
+            (stage / "registry.yml").write_text(REGISTRY_CONFIG)
+        if product.wheel is not None:
+            shutil.copytree(inputs.download_wheels(product.wheel, cache), stage / "wheels")
+        if product.shim is not None:
+            shutil.copy(product.shim, stage / "shim")
+        guest.push(stage, HOME)
+    _root(guest, _make_homes(users))
+    if product.wheel is not None:
+        _install_wheel(guest, users)
+    if product.shim is not None:
+        _install_shim(guest, users)
+    return _describe(guest, has_locald=product.wheel is not None)
+
+
+def _install_wheel(guest: vms.Guest, users: tuple[str, ...]) -> None:
+    pip = f'set -- {HOME}/wheels/pip-*.whl; {PYTHON} "$1/pip"'
+    _root(
+        guest,
+        f"{PYTHON} -m venv --without-pip {PREFIX}\n"
+        f"{pip} --quiet --python {PREFIX}/bin/python install --no-input --no-index --no-compile "
+        f"--disable-pip-version-check --find-links {HOME}/wheels locald",
+    )
+    allowed = [word for user in users for word in ("--allow-user", user)]
+    guest.succeed(
+        [LOCALD, "admin", "setup", *allowed], user="root", deadline=vms.Deadline.after(STEP_LIMIT_S)
+    )
+
+
+def _install_shim(guest: vms.Guest, users: tuple[str, ...]) -> None:
+    """Do by hand what `admin setup` does, for a shim without a wheel, or in place of the wheel's."""
+    policy = "version = 1\\n" + "".join(f"allow-user = {user}\\n" for user in users)
+    _root(
+        guest,
+        f"mkdir -p {PREFIX}/bin /etc/locald\n"
+        f"rm -f {SHIM}\n"
+        f"install -o root -g root -m 4755 {HOME}/shim {SHIM}\n"
+        f"[ -e /etc/locald/policy ] || printf '{policy}' > /etc/locald/policy\n"
+        "chmod 0644 /etc/locald/policy",
+    )
+
+
+def _make_homes(users: tuple[str, ...]) -> str:
+    lines = [f"chmod 0755 {HOME}", f"mkdir -p -m 0755 {HOME}/homes {HOME}/work"]
+    # Same rights in every profile, whatever umask the archive was unpacked under.
+    lines.append(f"chmod -R a+rX {HOME}/images")
+    lines += [
+        f"install -d -m 0700 -o {user} {HOME}/homes/{user}-{worker}"
+        for user in (*users, STRANGER)
+        for worker in WORKERS
+    ]
+    return "\n".join(lines)
+
+
+def _describe(guest: vms.Guest, *, has_locald: bool) -> dict[str, str]:
+    facts = {"guest_kernel": guest.succeed(["uname", "-r"], user="root").text}
+    facts["installed_shim_sha256"] = guest.succeed(["sha256sum", SHIM], user="root").text.split()[0]
+    facts |= _flatten("shim", guest.run([SHIM, "version"], user="plain").text)
+    if has_locald:
+        facts["locald_version"] = guest.run([LOCALD, "version"], user="plain").text
+    return facts
+
+
+def _flatten(prefix: str, text: str) -> Mapping[str, str]:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return {prefix: text}
+    return {f"{prefix}_{key}": str(value) for key, value in document.items()}
+
+
+def _root(guest: vms.Guest, script: str) -> None:
+    guest.succeed(["/bin/sh", "-eu", "-c", script], user="root", deadline=vms.Deadline.after(STEP_LIMIT_S))

@@ -1,0 +1,411 @@
+/* What a container can see of itself, printed as raw sections for the controller to read.
+ *
+ * Static and without any dependency, so that it is the whole of a root filesystem. It judges nothing.
+ *
+ *   observe facts             everything below, then exit 0
+ *   observe exit N            exit with N
+ *   observe signals N         say "ready", report N signals as they come, exit 0
+ *   observe wait              say "ready" and wait to be killed, default dispositions
+ *   observe orphan            leave a grandchild behind, say "ready", wait
+ *   observe reap              make an orphan that ends, and see whether somebody reaps it
+ *   observe touch PATH        make PATH (it exists: open it for writing), say the errno
+ *   observe stat PATH...      uid, gid and mode of each
+ *   observe cat               copy the standard input to the standard output
+ *   observe pipe              write into a closed pipe; SIGPIPE ends it
+ *   observe winch             print the window size, wait for SIGWINCH, print it again
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static void section(const char *name) { printf("\n== %s\n", name); }
+
+static void copy(const char *name, const char *path)
+{
+    char buffer[65536];
+    ssize_t n;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    section(name);
+    if (fd < 0) {
+        printf("errno %d\n", errno);
+        return;
+    }
+    fflush(stdout);
+    while ((n = read(fd, buffer, sizeof buffer)) > 0)
+        fwrite(buffer, 1, (size_t)n, stdout);
+    close(fd);
+}
+
+static void link_of(const char *name, const char *path)
+{
+    char target[4096];
+    ssize_t n = readlink(path, target, sizeof target - 1);
+    if (n < 0) {
+        printf("%s errno %d\n", name, errno);
+        return;
+    }
+    target[n] = 0;
+    printf("%s %s\n", name, target);
+}
+
+static void list_fds(void)
+{
+    section("fds");
+    /* Asked number by number: opening a directory would show a descriptor of our own. */
+    for (int fd = 0; fd < 4096; fd++) {
+        char path[64], name[16];
+        if (fcntl(fd, F_GETFD) < 0)
+            continue;
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        snprintf(name, sizeof name, "%d", fd);
+        link_of(name, path);
+    }
+}
+
+static void list_dir(const char *name, const char *path)
+{
+    struct dirent *entry;
+    struct stat st;
+    DIR *dir = opendir(path);
+    section(name);
+    if (!dir) {
+        printf("errno %d\n", errno);
+        return;
+    }
+    while ((entry = readdir(dir))) {
+        if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        printf("%s %o %u %u %u:%u\n", entry->d_name, st.st_mode, st.st_uid, st.st_gid, major(st.st_rdev),
+               minor(st.st_rdev));
+    }
+    closedir(dir);
+}
+
+static void attempt(const char *name, long ret)
+{
+    printf("%s %d\n", name, ret < 0 ? errno : 0);
+}
+
+/* Every attempt is safe to be allowed: a bad shim may run this as root on the host itself. So each is
+ * made in a child, with arguments that are worthless after the permission check (a file system type that
+ * does not exist, a bad magic), and what a file attempt made is removed again. */
+#define TRY(name, expression)                                                                                          \
+    do {                                                                                                               \
+        fflush(stdout);                                                                                                \
+        pid_t child = fork();                                                                                          \
+        if (child == 0) {                                                                                              \
+            errno = 0;                                                                                                 \
+            attempt(name, (long)(expression));                                                                         \
+            fflush(stdout);                                                                                            \
+            _exit(0);                                                                                                  \
+        }                                                                                                              \
+        int status;                                                                                                    \
+        waitpid(child, &status, 0);                                                                                    \
+        if (!WIFEXITED(status))                                                                                        \
+            printf("%s signal %d\n", name, WTERMSIG(status));                                                          \
+    } while (0)
+
+static int make_file(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        unlink(path);
+    return fd;
+}
+
+static int make_device(const char *path)
+{
+    int ret = mknod(path, S_IFBLK | 0600, makedev(7, 0));
+    if (ret == 0)
+        unlink(path);
+    return ret;
+}
+
+static void attempts(void)
+{
+    char byte = 'x';
+    char zero[128] = {0};
+    section("attempts");
+    TRY("keyctl", syscall(SYS_keyctl, 0, -3, 0, 0, 0));
+    TRY("add_key", syscall(SYS_add_key, "conformance", "conformance", "x", 1, -3));
+    TRY("request_key", syscall(SYS_request_key, "user", "conformance-nothing", 0, 0));
+    TRY("bpf", syscall(SYS_bpf, 0, zero, sizeof zero));
+    TRY("perf_event_open", syscall(SYS_perf_event_open, zero, 0, -1, -1, 0));
+    TRY("unshare-user", unshare(CLONE_NEWUSER));
+    TRY("unshare-mount", unshare(CLONE_NEWNS));
+    TRY("mount", mount("none", "/conformance-absent", "conformance", 0, ""));
+    TRY("umount", umount2("/conformance-absent", 0));
+    TRY("pivot_root", syscall(SYS_pivot_root, "/conformance-absent", "/conformance-absent"));
+    TRY("open_tree", syscall(428, AT_FDCWD, "/", 1));
+    TRY("fsopen", syscall(430, "tmpfs", 0));
+    TRY("setns", setns(0, 0));
+    TRY("init_module", syscall(SYS_init_module, zero, 0, ""));
+    TRY("kexec_load", syscall(SYS_kexec_load, 0, 0, 0, 0xffff));
+    TRY("reboot", syscall(SYS_reboot, 0, 0, 0, 0));
+    TRY("swapon", syscall(SYS_swapon, "/", 0));
+    TRY("userfaultfd", syscall(SYS_userfaultfd, 0));
+    TRY("io_uring_setup", syscall(425, 1, zero));
+    TRY("ptrace-host", syscall(SYS_process_vm_readv, 1, zero, 0, zero, 0, 0));
+    TRY("tiocsti", ioctl(0, TIOCSTI, &byte));
+    TRY("tioclinux", ioctl(0, TIOCLINUX, &byte));
+    TRY("sethostname", syscall(SYS_sethostname, "changed", -1));
+    TRY("mknod", make_device("/tmp/conformance-device"));
+    TRY("chroot", chroot("/"));
+    TRY("setuid-0", setuid(0));
+    TRY("setuid-1", setresuid(1, 1, 1));
+    TRY("setgroups", syscall(SYS_setgroups, 0, 0));
+    TRY("write-sysrq", open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC));
+    TRY("write-proc-sys", open("/proc/sys/kernel/domainname", O_WRONLY | O_CLOEXEC));
+    TRY("write-core-pattern", open("/proc/sys/kernel/core_pattern", O_WRONLY | O_CLOEXEC));
+    TRY("read-kcore", open("/proc/kcore", O_RDONLY | O_CLOEXEC));
+    TRY("write-sys", open("/sys/kernel/uevent_helper", O_WRONLY | O_CLOEXEC));
+    TRY("make-dev", make_file("/dev/conformance"));
+    TRY("make-root", make_file("/conformance"));
+    TRY("make-shm", make_file("/dev/shm/conformance"));
+}
+
+static const char *const MASKED[] = {
+    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+};
+
+/* A masked path shows nothing: absent, empty, or not to be opened. */
+static void masked(void)
+{
+    section("masked");
+    for (size_t i = 0; i < sizeof MASKED / sizeof *MASKED; i++) {
+        struct stat st;
+        char byte;
+        if (stat(MASKED[i], &st) < 0) {
+            printf("%s absent\n", MASKED[i]);
+        } else if (S_ISDIR(st.st_mode)) {
+            DIR *dir = opendir(MASKED[i]);
+            int entries = 0;
+            while (dir && readdir(dir))
+                entries++;
+            printf("%s %s\n", MASKED[i], entries > 2 ? "OPEN" : "empty");
+        } else {
+            int fd = open(MASKED[i], O_RDONLY | O_CLOEXEC);
+            ssize_t n = fd < 0 ? -1 : read(fd, &byte, 1);
+            printf("%s %s\n", MASKED[i], fd < 0 ? "denied" : n > 0 ? "OPEN" : "empty");
+        }
+    }
+}
+
+static void facts(int argc, char **argv)
+{
+    char cwd[4096];
+    int signal_at_end = 0;
+    mode_t mask = umask(022);
+    sigset_t pending;
+    umask(mask);
+
+    list_fds();
+    section("argv");
+    for (int i = 0; i < argc; i++)
+        printf("%s\n", argv[i]);
+    section("environ");
+    for (char **e = environ; *e; e++)
+        printf("%s\n", *e);
+    section("process");
+    printf("pid %d\nppid %d\npgid %d\nsid %d\numask %o\n", getpid(), getppid(), getpgid(0), getsid(0), mask);
+    printf("uid %u\neuid %u\ngid %u\negid %u\n", getuid(), geteuid(), getgid(), getegid());
+    printf("cwd %s\n", getcwd(cwd, sizeof cwd) ? cwd : "?");
+    printf("no_new_privs %d\n", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
+    prctl(PR_GET_PDEATHSIG, &signal_at_end);
+    printf("pdeathsig %d\ndumpable %d\n", signal_at_end, prctl(PR_GET_DUMPABLE, 0, 0, 0, 0));
+    sigpending(&pending);
+    printf("tty %d%d%d\n", isatty(0), isatty(1), isatty(2));
+    link_of("exe", "/proc/self/exe");
+    link_of("root", "/proc/self/root");
+    copy("status", "/proc/self/status");
+    copy("pid1-cmdline", "/proc/1/cmdline");
+    copy("uid_map", "/proc/self/uid_map");
+    copy("gid_map", "/proc/self/gid_map");
+    copy("setgroups", "/proc/self/setgroups");
+    copy("mountinfo", "/proc/self/mountinfo");
+    copy("limits", "/proc/self/limits");
+    copy("cgroup", "/proc/self/cgroup");
+    copy("hostname", "/proc/sys/kernel/hostname");
+    copy("net", "/proc/net/dev");
+    copy("port-start", "/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    copy("attr", "/proc/self/attr/current");
+    section("namespaces");
+    link_of("user", "/proc/self/ns/user");
+    link_of("mnt", "/proc/self/ns/mnt");
+    link_of("pid", "/proc/self/ns/pid");
+    link_of("ipc", "/proc/self/ns/ipc");
+    link_of("uts", "/proc/self/ns/uts");
+    link_of("net", "/proc/self/ns/net");
+    link_of("cgroup", "/proc/self/ns/cgroup");
+    list_dir("dev", "/dev");
+    list_dir("root", "/");
+    list_dir("proc-self-fd", "/proc/1/fd");
+    masked();
+    attempts();
+    section("end");
+}
+
+static void report_signal(int number)
+{
+    char line[] = "signal 00\n";
+    line[7] = (char)('0' + number / 10);
+    line[8] = (char)('0' + number % 10);
+    (void)!write(1, line, sizeof line - 1);
+}
+
+static void say(const char *text) { (void)!write(1, text, strlen(text)); }
+
+static int watch_signals(int count)
+{
+    sigset_t all, one;
+    int number;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    say("ready\n");
+    one = all;
+    sigdelset(&one, SIGCHLD);
+    for (int i = 0; i < count; i++) {
+        if (sigwait(&one, &number))
+            return 1;
+        report_signal(number);
+    }
+    return 0;
+}
+
+static int leave_orphan(void)
+{
+    if (fork() == 0) {
+        if (fork() == 0) {
+            setsid();
+            for (;;)
+                pause();
+        }
+        _exit(0);
+    }
+    wait(NULL);
+    say("ready\n");
+    for (;;)
+        pause();
+}
+
+/* The orphan's pid must vanish: a zombie that nobody reaps stays visible to kill(pid, 0). */
+static int see_reaping(void)
+{
+    int ends[2];
+    pid_t orphan = 0;
+    if (pipe(ends) < 0)
+        return 1;
+    if (fork() == 0) {
+        pid_t inner = fork();
+        if (inner == 0) {
+            usleep(100000);
+            _exit(0);
+        }
+        (void)!write(ends[1], &inner, sizeof inner);
+        _exit(0);
+    }
+    (void)!read(ends[0], &orphan, sizeof orphan);
+    wait(NULL);
+    for (int i = 0; i < 500; i++) {
+        if (kill(orphan, 0) < 0 && errno == ESRCH) {
+            say("reaped\n");
+            return 0;
+        }
+        usleep(10000);
+    }
+    say("zombie\n");
+    return 1;
+}
+
+static void window(void)
+{
+    struct winsize size = {0};
+    int ret = ioctl(0, TIOCGWINSZ, &size);
+    printf("window %d %d %d\n", ret, size.ws_row, size.ws_col);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "facts";
+    if (!strcmp(verb, "facts")) {
+        facts(argc, argv);
+        return 0;
+    }
+    if (!strcmp(verb, "exit") && argc > 2)
+        return atoi(argv[2]);
+    if (!strcmp(verb, "signals") && argc > 2)
+        return watch_signals(atoi(argv[2]));
+    if (!strcmp(verb, "wait")) {
+        say("ready\n");
+        for (;;)
+            pause();
+    }
+    if (!strcmp(verb, "orphan"))
+        return leave_orphan();
+    if (!strcmp(verb, "reap"))
+        return see_reaping();
+    if (!strcmp(verb, "touch") && argc > 2) {
+        int fd = open(argv[2], O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        printf("touch %d\n", fd < 0 ? errno : 0);
+        return 0;
+    }
+    if (!strcmp(verb, "stat")) {
+        for (int i = 2; i < argc; i++) {
+            struct stat st;
+            if (lstat(argv[i], &st) < 0)
+                printf("%s errno %d\n", argv[i], errno);
+            else
+                printf("%s %u %u %o\n", argv[i], st.st_uid, st.st_gid, st.st_mode);
+        }
+        return 0;
+    }
+    if (!strcmp(verb, "cat")) {
+        char buffer[4096];
+        ssize_t n;
+        while ((n = read(0, buffer, sizeof buffer)) > 0)
+            (void)!write(1, buffer, (size_t)n);
+        return 0;
+    }
+    if (!strcmp(verb, "pipe")) {
+        int ends[2];
+        if (pipe(ends) < 0)
+            return 1;
+        close(ends[0]);
+        (void)!write(ends[1], "x", 1);
+        say("survived\n");
+        return 0;
+    }
+    if (!strcmp(verb, "winch")) {
+        sigset_t set;
+        int number;
+        sigemptyset(&set);
+        sigaddset(&set, SIGWINCH);
+        sigprocmask(SIG_BLOCK, &set, NULL);
+        window();
+        sigwait(&set, &number);
+        window();
+        return 0;
+    }
+    fprintf(stderr, "observe: unknown verb %s\n", verb);
+    return 99;
+}

@@ -1,0 +1,25 @@
+"""Prove, in the guest, that the profile is in force: before the first clause and after the last.
+
+The proof is `vms`' own; here it becomes part of the report. What is not proven makes the run INVALID.
+"""
+
+import vms
+from conformance.report import Proof
+
+SHOWN_CHARS = 2000
+
+
+def prove(guest: vms.Guest) -> tuple[Proof, ...]:
+    """Return every fact of the profile with what the guest showed; a lost guest proves nothing."""
+    try:
+        proof = vms.prove(guest)
+    except vms.GuestLost as error:
+        return (Proof("guest", proven=False, observed=str(error)),)
+    return tuple(
+        Proof(
+            piece.fact,
+            proven=piece.holds,
+            observed=f"exit code {piece.exit_code}: {piece.stdout}\n{piece.stderr}".strip()[:SHOWN_CHARS],
+        )
+        for piece in proof.evidence
+    )

@@ -1,0 +1,298 @@
+"""The product as it is installed in a guest, and everything a test may ask of it.
+
+Knows commands only. What it did and what came back is kept as evidence for the report.
+"""
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, cast
+
+import vms
+from conformance.observation import Facts, parse_facts
+from conformance.runtimes import Caller, Change, LocaldShim, Mode, Runtime
+
+HOME: Final = "/var/lib/locald-kit"
+PREFIX: Final = "/opt/locald"
+LOCALD: Final = f"{PREFIX}/bin/locald"
+SHIM: Final = f"{PREFIX}/bin/locald-shim"
+PYTHON: Final = "/usr/bin/python3"
+
+STRANGER: Final = "nobody"
+"""An account that no policy allows."""
+
+CALL_LIMIT_S: Final = 120.0
+SHOWN_CHARS: Final = 6000
+
+_SHIM_LINE: Final = re.compile(
+    r"^locald-shim: (?P<verb>refused|failed) \[(?P<code>[a-z0-9.-]+)\]: .+$", re.MULTILINE
+)
+_LOCALD_LINE: Final = re.compile(r"^locald: \[(?P<code>[a-z0-9.-]+)\]: .+$", re.MULTILINE)
+
+Job = dict[str, Any]
+
+
+class KitError(Exception):
+    """The kit could not look; it says nothing about the subject."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one job showed."""
+
+    data: Mapping[str, Any]
+
+    @property
+    def exit_code(self) -> int | None:
+        """0 to 255, minus N for a death by signal N."""
+        return cast("int | None", self.data["exit_code"])
+
+    @property
+    def stdout(self) -> str:
+        """Standard output, or all that a terminal showed."""
+        return str(self.data["stdout"])
+
+    @property
+    def stderr(self) -> str:
+        """Standard error."""
+        return str(self.data["stderr"])
+
+    @property
+    def problem(self) -> str:
+        """What a step waited for in vain; empty if nothing."""
+        return str(self.data["problem"])
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether it had to be ended."""
+        return bool(self.data["timed_out"])
+
+    @property
+    def leftover(self) -> list[str]:
+        """The command lines of processes that were still there some seconds after the end."""
+        return list(self.data["leftover"])
+
+    @property
+    def new_files(self) -> list[str]:
+        """What the bundle held at the end and not before: `path uid:gid mode`."""
+        return list(self.data["new_files"])
+
+    @property
+    def new_mounts(self) -> list[str]:
+        """Mounts of the guest's own namespace that were not there before."""
+        return list(self.data["new_mounts"])
+
+    @property
+    def before(self) -> str:
+        """What the preparing script said."""
+        return str(self.data.get("before", ""))
+
+    @property
+    def after(self) -> str:
+        """What the closing script said."""
+        return str(self.data.get("after", ""))
+
+    @cached_property
+    def events(self) -> list[dict[str, Any]]:
+        """The objects on the status descriptor."""
+        return [json.loads(line) for line in str(self.data["status"]).splitlines()]
+
+    @property
+    def code(self) -> str:
+        """The code of a refusal or failure on standard error, the shim's or locald's; empty if there is none."""
+        match = _SHIM_LINE.search(self.stderr) or _LOCALD_LINE.search(self.stderr)
+        return match["code"] if match else ""
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the observer saw."""
+        return parse_facts(self.stdout)
+
+    @property
+    def outcome(self) -> tuple[int | None, str]:
+        """Exit code and refusal code, the pair that most tests compare."""
+        return self.exit_code, self.code
+
+    @cached_property
+    def executed(self) -> list[tuple[int, str]]:
+        """Every execve that the trace shows, failed ones too: pid and program."""
+        return [
+            (int(match["pid"]), match["program"])
+            for match in (_EXECUTED.match(line) for line in self.data.get("trace", []))
+            if match
+        ]
+
+    @cached_property
+    def opened(self) -> list[str]:
+        """Every path that the trace shows in an open, whether it succeeded or not."""
+        return [
+            match["path"] for match in (_OPENED.search(line) for line in self.data.get("trace", [])) if match
+        ]
+
+    def __repr__(self) -> str:
+        """Say what a person needs when an assertion shows it."""
+        shown = {
+            name: self.data[name] for name in ("argv", "user", "exit_code", "problem", "stderr", "leftover")
+        }
+        return f"Result({shown}, stdout={self.stdout[-400:]!r})"
+
+
+_EXECUTED: Final = re.compile(r'^(?P<pid>\d+)\s+execve(?:at)?\((?:\d+, |AT_FDCWD, )?"(?P<program>[^"]*)"')
+_OPENED: Final = re.compile(r'open(?:at|at2)?\((?:[A-Z_0-9]+, )?"(?P<path>[^"]*)"')
+
+
+@dataclass
+class Subject:
+    """The installed product in one guest, for one test at a time."""
+
+    guest: vms.Guest
+    runtime: Runtime
+    # By how much everything is slower here than on the controller.
+    factor: float
+    # Part of every token, so that parallel workers do not see each other.
+    worker: str = "main"
+    evidence: list[dict[str, Any]] = field(default_factory=list)
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+    _seen: dict[str, Result] = field(default_factory=dict)
+
+    def caller(self, name: str = "plain") -> Caller:
+        """Return a user of the guest with his ids."""
+        if name == STRANGER:
+            return Caller(name, 65534, 65534)
+        user = self.guest.user(name)
+        return Caller(name, user.uid, user.gid)
+
+    def container(
+        self,
+        *args: str,
+        mode: Mode,
+        user: str = "plain",
+        init: bool = False,
+        change: Change | None = None,
+        config: str | None = None,
+        files: Mapping[str, Mapping[str, Any]] | None = None,
+        status: bool = False,
+        **more: Any,
+    ) -> Job:
+        """Return the job that runs `args` from a fresh bundle of `user`.
+
+        Args:
+            args: The payload; `/observe facts` by default.
+            mode: Mapped or direct.
+            user: Who calls.
+            init: Ask for the init stage.
+            change: Called with the config before it is written.
+            config: The text of config.json instead; empty for none at all.
+            files: More files of the bundle: path to {"content", "mode"}.
+            status: Ask for the status descriptor.
+            more: Other members of the agent's Job.
+        """
+        made = self.runtime.make_config(
+            args or ("/observe", "facts"), mode=mode, caller=self.caller(user), init=init
+        )
+        if change is not None:
+            change(made)
+        bundle: Job = {"files": dict(files or {})}
+        if config != "":
+            bundle["config"] = made if config is None else config
+        job = {
+            "argv": self.runtime.make_argv(status=status),
+            "user": user,
+            "bundle": bundle,
+            "env": self.host_env(user),
+        }
+        return job | more
+
+    def shim(self, *words: str, user: str = "plain", program: str | None = None, **more: Any) -> Job:
+        """Return the job that calls the shim with `words`."""
+        return {
+            "argv": [program or self.runtime.program, *words],
+            "user": user,
+            "env": self.host_env(user),
+            **more,
+        }
+
+    def locald(
+        self,
+        *words: str,
+        user: str = "plain",
+        prefix: str = PREFIX,
+        env: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> Job:
+        """Return the job that calls `locald` with `words`, installed in `prefix`."""
+        job = {"argv": [f"{prefix}/bin/locald", *words], "user": user, "limit_s": 60.0}
+        return job | {"env": {**self.host_env(user), **(env or {})}} | more
+
+    def host_env(self, user: str) -> dict[str, str]:
+        """Return what a login gives `user`, less what would make runs differ."""
+        home = f"{HOME}/homes/{user}-{self.worker}"
+        return {"HOME": home, "USER": user, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+    def call(self, *jobs: Job) -> list[Result]:
+        """Carry the jobs out in one guest process, in their order, and return what each showed.
+
+        Raises:
+            KitError: The agent could not do its part.
+        """
+        numbered = [{"token": self.make_token(), **job} for job in jobs]
+        request = {"factor": self.factor, "jobs": numbered}
+        limit_s = (CALL_LIMIT_S + sum(job.get("limit_s", 20.0) for job in jobs)) * max(1.0, self.factor / 2)
+        output = self.guest.run(
+            [PYTHON, "-I", f"{HOME}/agent.py"],
+            user="root",
+            stdin=json.dumps(request).encode(),
+            deadline=vms.Deadline.after(limit_s),
+        )
+        if output.exit_code != 0:
+            raise KitError(f"the agent failed:\n{output.describe()}")
+        results = [Result(data) for data in json.loads(output.stdout)["results"]]
+        for result in results:
+            self.record(result)
+        return results
+
+    def run(self, *args: str, mode: Mode, **more: Any) -> Result:
+        """Run one container to its end; see `container`."""
+        return self.call(self.container(*args, mode=mode, **more))[0]
+
+    def see(self, mode: Mode, user: str = "plain") -> Result:
+        """Return what an ordinary container of `user` sees of itself; looked at once a worker."""
+        key = f"{mode} {user}"
+        if key in self._seen:
+            self.record(self._seen[key])
+        else:
+            self._seen[key] = self.run(mode=mode, user=user, status=isinstance(self.runtime, LocaldShim))
+        return self._seen[key]
+
+    def root(self, script: str) -> Result:
+        """Run a shell script as root, for the things a test arranges."""
+        (result,) = self.call(
+            {"argv": ["/bin/sh", "-eu", "-c", script], "env": {"PATH": os.defpath + ":/sbin:/usr/sbin"}}
+        )
+        if result.exit_code != 0:
+            raise KitError(f"a preparing script failed: {result!r}")
+        return result
+
+    def make_token(self) -> str:
+        """Return a word that names one job: a valid container id."""
+        return f"kit-{self.worker}-{os.getpid():x}-{next(self._numbers)}"
+
+    def record(self, result: Result) -> None:
+        """Keep what was done, shortened, for the report."""
+        piece = {
+            name: value[-SHOWN_CHARS:] if isinstance(value, str) else value
+            for name, value in result.data.items()
+            if value and name != "trace"
+        }
+        if "trace" in result.data:
+            piece["executed"] = [f"{pid} {program}" for pid, program in result.executed]
+        self.evidence.append(piece)
+
+
+def words_of(result: Result) -> Sequence[str]:
+    """Return the observer's short answers, such as `touch 13`."""
+    return result.stdout.split()

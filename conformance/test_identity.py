@@ -1,0 +1,217 @@
+"""ID: who the payload is, inside and outside, and whose the files are that it makes."""
+
+from typing import Any
+
+import pytest
+
+from conformance.runtimes import Config, Mode
+from conformance.subject import Subject
+
+OTHER = 999
+
+
+def as_user(uid: int, gid: int, *, target: bool = True) -> Any:
+    """Return a change that runs the payload as `uid`:`gid`; with `target`, that container id is the caller."""
+
+    def change(config: Config) -> None:
+        config["process"]["user"] = {"uid": uid, "gid": gid}
+        if target:
+            # What the spec may choose: X, the container id that is the caller. The shim knows the host side.
+            config["linux"]["uidMappings"] = [{"containerID": uid, "hostID": HOST[0], "size": 1}]
+            config["linux"]["gidMappings"] = [{"containerID": gid, "hostID": HOST[1], "size": 1}]
+
+    return change
+
+
+# The caller's ids, filled in by each test: the change functions have no other way to learn them.
+HOST = [0, 0]
+
+
+def subordinate(subject: Subject, table: str) -> tuple[int, int]:
+    """Return start and count of the first range of `plain` in /etc/subuid or /etc/subgid."""
+    line = subject.root(f"grep -m1 '^plain:' /etc/{table}").stdout
+    _, start, count = line.strip().split(":")
+    return int(start), int(count)
+
+
+def owners(result: Any) -> dict[str, str]:
+    """Return the owners of new files in the bundle, by path."""
+    return {entry.split(" ")[0]: entry.split(" ")[1] for entry in result.new_files}
+
+
+@pytest.mark.clause("ID-001")
+def test_the_map_of_a_caller_with_subordinate_ids(subject: Subject) -> None:
+    """Container id 0 is the caller; 1 and up are his subordinate ids in their order; no other id is mapped."""
+    caller = subject.caller()
+    facts = subject.see("mapped").facts
+    uids, gids = subordinate(subject, "subuid"), subordinate(subject, "subgid")
+
+    assert facts.id_map("uid_map") == [(0, caller.uid, 1), (1, uids[0], uids[1])]
+    assert facts.id_map("gid_map") == [(0, caller.gid, 1), (1, gids[0], gids[1])]
+
+
+@pytest.mark.xdist_group("bare")
+@pytest.mark.clause("ID-002")
+def test_the_map_of_a_caller_without(subject: Subject) -> None:
+    """Without subordinate ids only the caller is mapped, and groups cannot be changed."""
+    caller = subject.caller("bare")
+    facts = subject.see("mapped", user="bare").facts
+
+    assert facts.id_map("uid_map") == [(0, caller.uid, 1)]
+    assert facts.id_map("gid_map") == [(0, caller.gid, 1)]
+    assert facts.text("setgroups") == "deny"
+
+
+@pytest.mark.clause("ID-003")
+def test_the_spec_chooses_which_id_is_the_caller(subject: Subject) -> None:
+    """With X = 999, container id 999 is the caller and the other ids keep their order around it."""
+    caller = subject.caller()
+    HOST[:] = [caller.uid, caller.gid]
+    result = subject.run(mode="mapped", change=as_user(OTHER, OTHER))
+    start, count = subordinate(subject, "subuid")
+
+    assert result.facts.process["uid"] == str(OTHER), result
+    assert sorted(result.facts.id_map("uid_map")) == [
+        (0, start, OTHER),
+        (OTHER, caller.uid, 1),
+        (OTHER + 1, start + OTHER, count - OTHER),
+    ]
+
+
+@pytest.mark.clause("ID-004")
+def test_no_other_map_is_to_be_had(subject: Subject) -> None:
+    """A map to root, to another user, of several entries or of a longer range is refused."""
+    caller = subject.caller()
+    maps = (
+        [{"containerID": 0, "hostID": 0, "size": 1}],
+        [{"containerID": 0, "hostID": caller.uid + 1, "size": 1}],
+        [{"containerID": 0, "hostID": caller.uid, "size": 2}],
+        [
+            {"containerID": 0, "hostID": caller.uid, "size": 1},
+            {"containerID": 1, "hostID": 100000, "size": 10},
+        ],
+        [{"containerID": 0, "hostID": 4294967295, "size": 1}],
+    )
+    results = subject.call(
+        *(
+            subject.container(
+                mode="mapped", change=lambda config, entry=entry: config["linux"].update(uidMappings=entry)
+            )
+            for entry in maps
+        )
+    )
+
+    for result in results:
+        assert result.exit_code == 125, result  # noqa: PLR2004
+        assert result.code in ("map.entry", "map.host-zero", "config.type"), result
+
+
+@pytest.mark.clause("ID-005")
+def test_direct_is_the_caller(subject: Subject) -> None:
+    """In direct mode uid, gid and groups are the caller's, real, effective, saved and filesystem ids alike."""
+    caller = subject.caller()
+    status = subject.see("direct").facts.status
+
+    assert status["Uid"].split() == [str(caller.uid)] * 4
+    assert status["Gid"].split() == [str(caller.gid)] * 4
+
+
+@pytest.mark.clause("ID-006")
+def test_direct_refuses_to_be_somebody_else(subject: Subject) -> None:
+    """In direct mode another process.user than the caller is refused, root included."""
+    caller = subject.caller()
+    pairs = ((0, 0), (caller.uid, 0), (0, caller.gid), (caller.uid + 1, caller.gid))
+    for result in subject.call(
+        *(subject.container(mode="direct", change=as_user(uid, gid, target=False)) for uid, gid in pairs)
+    ):
+        assert result.outcome == (125, "user.unmappable"), result
+
+
+@pytest.mark.xdist_group("bare")
+@pytest.mark.clause("ID-007")
+def test_an_unmapped_user_is_refused(subject: Subject) -> None:
+    """In mapped mode a process.user that the caller's ids do not reach is refused."""
+    far, bare = subject.call(
+        subject.container(mode="mapped", change=as_user(1_000_000, 0, target=False)),
+        subject.container(mode="mapped", user="bare", change=as_user(1, 1, target=False)),
+    )
+
+    assert far.outcome == bare.outcome == (125, "user.unmapped"), (far, bare)
+
+
+@pytest.mark.clause("ID-008")
+def test_files_in_a_bind_belong_to_the_caller(subject: Subject, mode: Mode) -> None:
+    """What process.user writes into a bind is the caller's on the host, for USER 0 and, mapped, for USER 999."""
+    caller = subject.caller()
+    HOST[:] = [caller.uid, caller.gid]
+    bind = {"destination": "/srv", "type": "bind", "source": "{bundle}/shared", "options": ["rbind"]}
+
+    def with_bind(change: Any) -> Any:
+        def both(config: Config) -> None:
+            change(config)
+            config["mounts"] = [bind]
+
+        return both
+
+    changes = [lambda _: None] + ([as_user(OTHER, OTHER)] if mode == "mapped" else [])
+    results = subject.call(
+        *(
+            subject.container(
+                *("/observe", "touch", "/srv/made"),
+                mode=mode,
+                change=with_bind(change),
+                files={"shared/mark": {}},
+            )
+            for change in changes
+        )
+    )
+
+    for result in results:
+        assert result.stdout == "touch 0\n", result
+        assert owners(result)["shared/made"] == f"{caller.uid}:{caller.gid}", result.new_files
+
+
+@pytest.mark.clause("ID-009")
+def test_switching_ids_inside(subject: Subject) -> None:
+    """In mapped mode root inside may become another mapped id; in direct mode nobody may."""
+    names = ["CAP_SETUID", "CAP_SETGID", "CAP_CHOWN"]
+    wanted = {kind: names for kind in ("bounding", "effective", "permitted")}
+    mapped = subject.run(mode="mapped", change=lambda config: config["process"].update(capabilities=wanted))
+    direct = subject.see("direct")
+
+    assert mapped.facts.attempts["setuid-1"] == 0, mapped
+    assert (direct.facts.attempts["setuid-1"], direct.facts.attempts["setuid-0"]) == (1, 1), (
+        direct.facts.attempts
+    )
+
+
+@pytest.mark.clause("ID-010")
+def test_owners_in_the_root_are_seen_right(subject: Subject) -> None:
+    """Files of the caller's subordinate ids appear in a mapped container with their container ids."""
+    start, _ = subordinate(subject, "subuid")
+    result = subject.run(
+        *("/observe", "stat", "/srv/one", "/srv/thousand", "/srv/mine"),
+        mode="mapped",
+        files={f"rootfs/srv/{name}": {} for name in ("one", "thousand", "mine")},
+        before=f'chown {start} "$BUNDLE/rootfs/srv/one"; chown {start + 999} "$BUNDLE/rootfs/srv/thousand"',
+    )
+
+    assert [line.split()[1] for line in result.stdout.splitlines()] == ["1", "1000", "0"], result
+
+
+@pytest.mark.xdist_group("bare")
+@pytest.mark.clause("ID-011")
+def test_a_malformed_line_of_the_caller_is_refused(subject: Subject) -> None:
+    """A caller's line in /etc/subuid that is malformed, or a range that holds system ids, is refused, not guessed at."""
+    bad, zero = (
+        subject.container(
+            mode="mapped",
+            user="bare",
+            before=f"cp -p /etc/subuid /etc/subuid.kit; echo 'bare:{line}' >> /etc/subuid",
+            after="cat /etc/subuid.kit > /etc/subuid; rm /etc/subuid.kit",
+        )
+        for line in ("abc:10", "0:65536")
+    )
+    for result in subject.call(bad, zero):
+        assert result.exit_code == 125, result  # noqa: PLR2004
+        assert result.code.startswith("subids.") or result.code == "map.host-zero", result

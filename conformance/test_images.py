@@ -1,0 +1,209 @@
+"""IMG: an image, from wherever it comes, is run as it says."""
+
+from typing import Any, Final
+
+import pytest
+
+from conformance.observation import Facts
+from conformance.install import REGISTRY_PORT
+from conformance.runtimes import Mode
+from conformance.subject import HOME, Job, Subject
+
+IMAGES: Final = f"{HOME}/images"
+PORT: Final = 8080
+# Started for one job and ended with it: the registry is Debian's, its storage was filled by skopeo.
+REGISTRY: Final = (
+    f"setsid docker-registry serve {HOME}/registry.yml </dev/null >{HOME}/registry.log 2>&1 &\n"
+    f"echo $! > {HOME}/registry.pid\n"
+    f"for i in $(seq 200); do curl -fs http://127.0.0.1:{REGISTRY_PORT}/v2/ >/dev/null && exit 0; sleep 0.1; done; exit 1"
+)
+STOP_REGISTRY: Final = f"kill $(cat {HOME}/registry.pid) || true; cat {HOME}/registry.log"
+# What a client on the host sees, while the container runs.
+ASK: Final = (
+    f"for i in $(seq 300); do curl -fs http://127.0.0.1:{PORT}/ && break; sleep 0.2; done; "
+    f"curl -s -o /dev/null -w 'status %{{http_code}}\\n' http://127.0.0.1:{PORT}/"
+)
+BIG: Final = {"limit_s": 90.0, "settle_s": 5.0}
+
+
+def image_facts(subject: Subject, reference: str, mode: Mode, *options: str) -> Facts:
+    """Run the observer of an image and return what it saw."""
+    (result,) = subject.call(subject.locald("run", "--mode", mode, *options, reference))
+    assert result.exit_code == 0, result
+    return result.facts
+
+
+@pytest.mark.clause("IMG-001")
+def test_a_layout_directory(subject: Subject, mode: Mode) -> None:
+    """`oci:DIR` runs with the image's entry point, environment and working directory; nothing of the host leaks."""
+    facts = image_facts(subject, f"oci:{IMAGES}/small", mode)
+
+    assert facts.text("argv") == "/bin/observe\nfacts"
+    assert facts.environ["IMAGE_SAYS"] == "yes"
+    assert facts.environ["PATH"]
+    assert set(facts.environ) <= {"IMAGE_SAYS", "PATH", "HOME", "HOSTNAME", "TERM", "USER"}, facts.environ
+    assert facts.process["cwd"] == "/srv"
+
+
+@pytest.mark.clause("IMG-002")
+def test_an_archive(subject: Subject, mode: Mode) -> None:
+    """`oci-archive:FILE` runs the same image in the same way."""
+    (result,) = subject.call(
+        subject.locald(
+            "run", "--mode", mode, f"oci-archive:{IMAGES}/small.tar", "--", "/bin/observe", "exit", "7"
+        )
+    )
+
+    assert result.exit_code == 7, result  # noqa: PLR2004  # the payload's
+
+
+@pytest.mark.clause("IMG-003")
+def test_options_of_run(subject: Subject, mode: Mode) -> None:
+    """-e, -w, --read-only and --network none have their effect in the container."""
+    options = ("-e", "GIVEN=here", "-w", "/tmp", "--read-only", "--network", "none")  # noqa: S108  # in the container
+    facts = image_facts(subject, f"oci:{IMAGES}/small", mode, *options)
+
+    assert facts.environ["GIVEN"] == "here"
+    assert facts.process["cwd"] == "/tmp"  # noqa: S108
+    assert facts.attempts["make-root"] == 30  # noqa: PLR2004  # EROFS
+    assert [line.split(":")[0].strip() for line in facts.lines("net")[2:]] == ["lo"]
+
+
+@pytest.mark.clause("IMG-004")
+def test_several_owners(subject: Subject) -> None:
+    """Mapped, the files of an image have their owners, USER runs by name, and a volume is the caller's."""
+    caller = subject.caller()
+    volume = f"{HOME}/homes/plain-{subject.worker}/volume"
+    image = f"oci:{IMAGES}/owners"
+    owners, writes = subject.call(
+        subject.locald(
+            *(
+                "run",
+                "--mode",
+                "mapped",
+                image,
+                "--",
+                "/bin/observe",
+                "stat",
+                "/srv/service",
+                "/srv/daemon",
+                "/srv/root",
+            ),
+            **BIG,
+        ),
+        subject.locald(
+            *(
+                "run",
+                "--mode",
+                "mapped",
+                "-v",
+                f"{volume}:/data",
+                image,
+                "--",
+                "/bin/observe",
+                "touch",
+                "/data/made",
+            ),
+            before=f"rm -rf {volume}; install -d -o {caller.uid} -g {caller.gid} {volume}",
+            after=f"stat -c %u:%g {volume}/made",
+            **BIG,
+        ),
+    )
+
+    assert [line.rsplit(" ", 1)[0] for line in owners.stdout.splitlines()] == [
+        "/srv/service 999 998",
+        "/srv/daemon 1 1",
+        "/srv/root 0 0",
+    ], owners
+    assert writes.stdout == "touch 0\n", writes
+    assert writes.after.strip() == f"{caller.uid}:{caller.gid}"
+
+
+@pytest.mark.clause("IMG-005")
+def test_a_damaged_image(subject: Subject) -> None:
+    """A blob that is not what its digest says is refused by name, and nothing of it is run."""
+    broken = f"{HOME}/homes/plain-{subject.worker}/broken"
+    (result,) = subject.call(
+        subject.locald(
+            *("run", f"oci:{broken}"),
+            before=f"rm -rf {broken}; cp -r {IMAGES}/small {broken}; "
+            f"for f in {broken}/blobs/sha256/*; do printf x >> $f; done; chmod -R a+rX {broken}",
+        )
+    )
+
+    assert result.exit_code == 125, result  # noqa: PLR2004
+    assert result.code.startswith("image."), result
+    assert result.stdout == ""
+
+
+@pytest.mark.clause("IMG-006")
+def test_exit_codes_through_locald(subject: Subject, mode: Mode) -> None:
+    """0, 7, 125, 126, 127 and 143 of a container are locald's own exit codes."""
+    image = f"oci:{IMAGES}/small"
+    codes = (0, 7, 125)
+    jobs: list[Job] = [
+        subject.locald("run", "--mode", mode, image, "--", "/bin/observe", "exit", str(code))
+        for code in codes
+    ]
+    jobs += [subject.locald("run", "--mode", mode, image, "--", path) for path in ("/etc/passwd", "/absent")]
+    jobs.append(
+        subject.locald("run", "--mode", mode, image, "--", "/bin/observe", "wait")
+        | {"steps": [{"expect": "ready"}, {"signal": 15, "to": "user"}]}
+    )
+    results = subject.call(*jobs)
+
+    assert [result.exit_code for result in results] == [*codes, 126, 127, 143], results
+
+
+@pytest.mark.xdist_group("port-8080")
+@pytest.mark.clause("IMG-007")
+def test_debian_from_a_registry(subject: Subject, mode: Mode) -> None:
+    """Debian 12 with nginx, pulled from a registry on loopback: nginx answers curl on 8080; TERM ends it cleanly."""
+    reference = f"127.0.0.1:{REGISTRY_PORT}/library/debian:latest"
+    pull = subject.locald("pull", reference, before=REGISTRY, **BIG)
+    listed = subject.locald("images", "--json")
+    serve = serving(subject, mode, reference)
+    pulled, images, served = subject.call(pull, listed, serve | {"after": STOP_REGISTRY})
+
+    assert pulled.exit_code == 0, pulled
+    assert reference.removesuffix(":latest") in images.stdout, images
+    assert served.problem == "", served
+    assert "status 200" in served.stderr, served
+    assert served.exit_code in (0, 143), served
+    assert served.leftover == []
+
+
+@pytest.mark.xdist_group("port-8080")
+@pytest.mark.clause("IMG-008")
+def test_debian_from_files(subject: Subject) -> None:
+    """The same image from a layout and from an archive serves as well."""
+    for reference in (f"oci:{HOME}/debian:latest", f"oci-archive:{HOME}/debian.tar"):
+        (served,) = subject.call(serving(subject, "mapped", reference))
+
+        assert served.problem == "", served
+        assert "status 200" in served.stderr, served
+
+
+@pytest.mark.xdist_group("port-8080")
+@pytest.mark.clause("IMG-009")
+def test_python_in_debian(subject: Subject, mode: Mode) -> None:
+    """The image's own python3 runs and sees a Debian 12."""
+    script = (
+        "import os, ssl, platform; print(open('/etc/debian_version').read().split('.')[0], os.getpid() > 0)"
+    )
+    (result,) = subject.call(
+        subject.locald(
+            "run", "--mode", mode, f"oci:{HOME}/debian:latest", "--", "python3", "-c", script, **BIG
+        )
+    )
+
+    assert (result.exit_code, result.stdout) == (0, "12 True\n"), result
+
+
+def serving(subject: Subject, mode: Mode, reference: str) -> dict[str, Any]:
+    """Return the job that runs nginx from `reference`, asks it as a client, and ends it by TERM."""
+    return subject.locald(
+        *("run", "--mode", mode, "--network", "host", reference, "--", "nginx", "-g", "daemon off;"),
+        steps=[{"script": ASK}, {"signal": 15, "to": "user"}],
+        **BIG,
+    )

@@ -1,0 +1,240 @@
+"""MOUNT, NS: what the payload's root is made of, and which namespaces it lives in."""
+
+from typing import Any, Final
+
+import pytest
+
+from conformance.runtimes import Config, Mode
+from conformance.subject import HOME, Subject
+
+FIXED: Final = {
+    "/proc": "proc",
+    "/sys": "sysfs",
+    "/dev": "tmpfs",
+    "/dev/pts": "devpts",
+    "/dev/shm": "tmpfs",  # noqa: S108  # a place in the container
+    "/dev/mqueue": "mqueue",
+}
+NODES: Final = {"null": "1:3", "zero": "1:5", "full": "1:7", "random": "1:8", "urandom": "1:9", "tty": "5:0"}
+OWN_NAMESPACES: Final = ("mnt", "pid", "ipc", "uts", "cgroup")
+SHARED: Final = f"{HOME}/work"
+
+
+def mounting(*mounts: dict[str, Any]) -> Any:
+    """Return a change that asks for `mounts`."""
+    return lambda config: config.update(mounts=list(mounts))
+
+
+@pytest.mark.clause("MOUNT-001")
+def test_the_fixed_mounts(subject: Subject, mode: Mode) -> None:
+    """proc, sysfs, a tmpfs for /dev, devpts, shm and mqueue are there without being asked for."""
+    facts = subject.see(mode).facts
+
+    assert {target: facts.mount_at(target).kind for target in FIXED} == FIXED
+    assert "ro" in facts.mount_at("/sys").options
+
+
+@pytest.mark.clause("MOUNT-002")
+def test_six_devices(subject: Subject, mode: Mode) -> None:
+    """/dev holds six device nodes and no other, beside links and the mounts below it."""
+    nodes = {}
+    for line in subject.see(mode).facts.lines("dev"):
+        name, kind, _, _, device = line.split()
+        if int(kind, 8) & 0o170000 in (0o020000, 0o060000):
+            nodes[name] = device
+
+    assert nodes == NODES
+
+
+@pytest.mark.clause("MOUNT-003")
+def test_masked_paths(subject: Subject, mode: Mode) -> None:
+    """What the standard masks below /proc and /sys shows nothing, though the config masks nothing."""
+    lines = subject.see(mode).facts.lines("masked")
+
+    assert len(lines) > 5  # noqa: PLR2004  # the observer did look
+    assert [line for line in lines if line.endswith("OPEN")] == []
+
+
+@pytest.mark.clause("MOUNT-004")
+def test_no_mount_of_the_host_is_seen(subject: Subject, mode: Mode) -> None:
+    """Mounts are private, and none is there but the root, the fixed ones and their masks."""
+    facts = subject.see(mode).facts
+
+    assert [mount for mount in facts.mounts if mount.tags] == []
+    places = ("/proc", "/sys", "/dev")
+    assert [
+        mount.target
+        for mount in facts.mounts
+        if mount.target != "/" and not any(f"{mount.target}/".startswith(f"{place}/") for place in places)
+    ] == []
+
+
+@pytest.mark.clause("MOUNT-005")
+def test_a_read_only_root(subject: Subject, mode: Mode) -> None:
+    """root.readonly makes the root read-only; without it the caller's root is writable by the payload's root."""
+    readonly = subject.run(mode=mode, change=lambda config: config["root"].update(readonly=True))
+
+    assert readonly.facts.attempts["make-root"] == 30, readonly.facts.attempts  # noqa: PLR2004  # EROFS
+    assert "ro" in readonly.facts.mount_at("/").options
+    assert subject.see(mode).facts.attempts["make-root"] == 0
+
+
+@pytest.mark.clause("MOUNT-006")
+def test_binds(subject: Subject, mode: Mode) -> None:
+    """A bind is there, writable or read-only as asked, and always nosuid and nodev."""
+    result = subject.run(
+        mode=mode,
+        change=mounting(
+            {
+                "destination": "/srv/rw",
+                "type": "bind",
+                "source": "{bundle}/shared",
+                "options": ["rbind", "rw"],
+            },
+            {
+                "destination": "/srv/ro",
+                "type": "bind",
+                "source": "{bundle}/shared",
+                "options": ["rbind", "ro"],
+            },
+        ),
+        files={"shared/mark": {"content": "here"}},
+    )
+
+    writable, readonly = result.facts.mount_at("/srv/rw"), result.facts.mount_at("/srv/ro")
+    assert {"rw", "nosuid", "nodev"} <= writable.options, result
+    assert {"ro", "nosuid", "nodev"} <= readonly.options
+
+
+@pytest.mark.clause("MOUNT-007")
+def test_a_bind_is_recursive(subject: Subject, mode: Mode) -> None:
+    """A bind takes along what is mounted below its source: what that hides stays hidden."""
+    result = subject.run(
+        "/observe",
+        *("stat", "/srv/over/hidden", "/srv/over/shown"),
+        mode=mode,
+        change=mounting(
+            {"destination": "/srv", "type": "bind", "source": "{bundle}/shared", "options": ["bind"]}
+        ),
+        files={"shared/over/hidden": {}},
+        before='mount -t tmpfs -o mode=755 none "$BUNDLE/shared/over"; touch "$BUNDLE/shared/over/shown"',
+        after='umount -R "$BUNDLE/shared/over"',
+    )
+
+    hidden, shown = result.stdout.splitlines()
+    assert hidden == "/srv/over/hidden errno 2", result
+    assert shown.startswith("/srv/over/shown 0 0 ") or shown.startswith("/srv/over/shown 65534 65534 ")
+
+
+@pytest.mark.clause("MOUNT-008")
+def test_a_bind_keeps_what_its_source_forbids(subject: Subject, mode: Mode) -> None:
+    """A bind of a read-only, noexec mount that asks for rw and exec stays as its source is."""
+    result = subject.run(
+        mode=mode,
+        change=mounting(
+            {"destination": "/srv", "type": "bind", "source": "{bundle}/shared", "options": ["rbind", "rw"]}
+        ),
+        files={"shared/mark": {}},
+        before='mount --bind "$BUNDLE/shared" "$BUNDLE/shared"; '
+        'mount -o remount,bind,ro,noexec,nosuid,nodev "$BUNDLE/shared"',
+        after='umount "$BUNDLE/shared"',
+    )
+
+    assert {"ro", "noexec"} <= result.facts.mount_at("/srv").options, result
+
+
+@pytest.mark.clause("MOUNT-009")
+def test_a_tmpfs_is_capped(subject: Subject, mode: Mode) -> None:
+    """A tmpfs has the size asked for, and one even if none is asked for; nosuid and nodev always."""
+    result = subject.run(
+        mode=mode,
+        change=mounting(
+            {"destination": "/srv", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]},
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},  # noqa: S108  # in the container
+        ),
+    )
+
+    asked, silent = result.facts.mount_at("/srv"), result.facts.mount_at("/tmp")  # noqa: S108
+    assert "size=1024k" in asked.super_options, asked
+    assert [option for option in silent.super_options if option.startswith("size=")] == ["size=65536k"], (
+        silent
+    )
+    assert {"nosuid", "nodev"} <= asked.options & silent.options
+
+
+@pytest.mark.clause("MOUNT-010")
+def test_a_link_in_the_root_does_not_lead_a_mount_out(subject: Subject, mode: Mode) -> None:
+    """A mount destination, /dev or /proc that the caller made a symbolic link lands nowhere outside."""
+    jobs = []
+    for name in ("srv", "dev", "proc"):
+        jobs.append(
+            subject.container(
+                mode=mode,
+                change=mounting({"destination": "/srv", "type": "tmpfs", "source": "tmpfs"}),
+                files={"outside/mark": {"content": "untouched"}},
+                before=f'rmdir "$BUNDLE/rootfs/{name}"; ln -s "$BUNDLE/outside" "$BUNDLE/rootfs/{name}"',
+                after='ls -A "$BUNDLE/outside"',
+            )
+        )
+    for result in subject.call(*jobs):
+        assert result.exit_code == 125, result  # noqa: PLR2004
+        assert result.code, result
+        assert result.after.split() == ["mark"]
+        assert result.new_mounts == []
+
+
+@pytest.mark.clause("NS-001")
+def test_new_namespaces(subject: Subject, mode: Mode) -> None:
+    """mnt, pid, ipc, uts and cgroup are new ones; user is new in mapped mode and the host's in direct mode."""
+    seen = subject.see(mode).facts.table("namespaces")
+    host = dict(
+        line.split()
+        for line in subject.root(
+            'for n in user mnt pid ipc uts net cgroup; do echo "$n $(readlink /proc/self/ns/$n)"; done'
+        ).stdout.splitlines()
+    )
+
+    assert {name: seen[name] for name in OWN_NAMESPACES if seen[name] == host[name]} == {}
+    assert (seen["user"] != host["user"]) == (mode == "mapped"), (seen, host)
+
+
+@pytest.mark.clause("NS-002")
+def test_the_network_is_the_hosts_or_a_new_one(subject: Subject, mode: Mode) -> None:
+    """Without a network namespace in the config it is the host's; with one it holds loopback alone."""
+
+    def isolated(config: Config) -> None:
+        config["linux"]["namespaces"].append({"type": "network"})
+
+    own = subject.run(mode=mode, change=isolated)
+    host = subject.root("readlink /proc/self/ns/net").stdout.strip()
+
+    assert subject.see(mode).facts.table("namespaces")["net"] == host
+    assert own.facts.table("namespaces")["net"] != host, own
+    assert [line.split(":")[0].strip() for line in own.facts.lines("net")[2:]] == ["lo"]
+    assert own.facts.text("port-start") == "0"
+
+
+@pytest.mark.clause("NS-003")
+def test_no_fall_back_between_modes(subject: Subject) -> None:
+    """A config with a user namespace gets one or is refused; one without never gets one."""
+    caller = subject.caller()
+    bad = lambda config: config["linux"].update(  # noqa: E731
+        uidMappings=[{"containerID": 0, "hostID": caller.uid, "size": 1}]
+    )
+    mapped, direct, mixed = subject.call(
+        subject.container(mode="mapped"),
+        subject.container(mode="direct"),
+        subject.container(mode="direct", change=bad),
+    )
+
+    assert mapped.facts.id_map("uid_map") != [(0, 0, 4294967295)], mapped
+    assert direct.facts.id_map("uid_map") == [(0, 0, 4294967295)], direct
+    assert mixed.outcome == (125, "map.mode"), mixed
+
+
+@pytest.mark.clause("NS-004")
+def test_a_new_session_keyring(subject: Subject, mode: Mode) -> None:
+    """The payload can neither read nor search the caller's keys."""
+    attempts = subject.see(mode).facts.attempts
+
+    assert 0 not in (attempts["keyctl"], attempts["request_key"], attempts["add_key"]), attempts

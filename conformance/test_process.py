@@ -1,0 +1,263 @@
+"""PROC, CAP, SECCOMP: what the payload is given as a process, and what it may no longer do."""
+
+import errno
+from typing import Final
+
+import pytest
+
+from conformance.runtimes import Mode
+from conformance.subject import Subject
+
+SIGNALS_SET: Final = [1, 10, 13]  # HUP, USR1, PIPE
+
+# Bits of the capabilities a mapped container may keep; attacks.md, "Modes".
+ALLOWED: Final = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "FOWNER": 3,
+    "FSETID": 4,
+    "KILL": 5,
+    "SETGID": 6,
+    "SETUID": 7,
+    "SETPCAP": 8,
+    "NET_BIND_SERVICE": 10,
+    "SYS_CHROOT": 18,
+    "SETFCAP": 31,
+}
+ALLOWED_MASK: Final = sum(1 << bit for bit in ALLOWED.values())
+DENIED: Final = frozenset({errno.EPERM, errno.ENOSYS})
+
+# Each is denied whatever the mode; what a kernel without the call says (ENOSYS) is as good.
+DENIED_CALLS: Final = (
+    *(
+        "keyctl",
+        "add_key",
+        "request_key",
+        "bpf",
+        "perf_event_open",
+        "unshare-user",
+        "unshare-mount",
+        "mount",
+        "umount",
+    ),
+    *(
+        "pivot_root",
+        "open_tree",
+        "fsopen",
+        "setns",
+        "init_module",
+        "kexec_load",
+        "reboot",
+        "swapon",
+        "userfaultfd",
+    ),
+)
+
+
+@pytest.mark.clause("PROC-001")
+def test_only_three_descriptors(subject: Subject, mode: Mode) -> None:
+    """The payload has descriptors 0, 1 and 2 and no other, whatever the caller left open."""
+    plain = subject.see(mode)
+    stray = subject.run(mode=mode, status=True, extra_fds=[3, 4, 5, 20, 200])
+
+    assert [line.split()[0] for line in plain.facts.lines("fds")] == ["0", "1", "2"], plain
+    assert [line.split()[0] for line in stray.facts.lines("fds")] == ["0", "1", "2"], stray
+
+
+@pytest.mark.clause("PROC-002")
+def test_closed_standard_streams(subject: Subject, mode: Mode) -> None:
+    """Where the caller closed 0, 1 or 2 the payload gets /dev/null and never something else's descriptor."""
+    results = subject.call(
+        subject.container(mode=mode, close=[0]),
+        subject.container(mode=mode, close=[0, 2]),
+        subject.container("/observe", "exit", "7", mode=mode, close=[0, 1, 2]),
+    )
+
+    for result in results[:2]:
+        assert result.facts.lines("fds")[0] == "0 /dev/null", result
+    assert results[1].facts.lines("fds")[2] == "2 /dev/null", results[1]
+    assert results[2].exit_code == 7  # noqa: PLR2004  # the payload's
+
+
+@pytest.mark.clause("PROC-003")
+def test_umask_of_the_caller_does_not_count(subject: Subject, mode: Mode) -> None:
+    """Without one in the config the umask is 022, whatever the caller's is."""
+    open_, closed = subject.call(
+        subject.container(mode=mode, umask=0), subject.container(mode=mode, umask=0o777)
+    )
+
+    assert open_.facts.process["umask"] == closed.facts.process["umask"] == "22", (open_, closed)
+
+
+@pytest.mark.clause("PROC-004")
+def test_signal_state_is_fresh(subject: Subject, mode: Mode) -> None:
+    """No signal is blocked or ignored in the payload, though the caller blocked and ignored some."""
+    result = subject.run(mode=mode, blocked=SIGNALS_SET, ignored=SIGNALS_SET)
+
+    for name in ("SigBlk", "SigIgn", "SigPnd", "ShdPnd"):
+        assert int(result.facts.status[name], 16) == 0, (name, result.facts.status[name])
+
+
+@pytest.mark.clause("PROC-005")
+def test_sigpipe_ends_a_payload(subject: Subject, mode: Mode) -> None:
+    """SIGPIPE has its default: a write into a closed pipe ends the payload with 128+13."""
+    result = subject.run("/observe", "pipe", mode=mode, init=True)
+
+    assert (result.exit_code, result.stdout) == (128 + 13, ""), result
+
+
+@pytest.mark.clause("PROC-006")
+def test_limits_of_the_caller_come_back(subject: Subject, mode: Mode) -> None:
+    """The payload has the caller's resource limits, not those the shim gave itself."""
+    result = subject.run(
+        mode=mode, rlimits={"NOFILE": [200, 300], "FSIZE": [1 << 20, 1 << 21], "NPROC": [400, 500]}
+    )
+
+    assert result.facts.limit("Max open files") == ("200", "300"), result
+    assert result.facts.limit("Max file size") == (str(1 << 20), str(1 << 21))
+    assert result.facts.limit("Max processes") == ("400", "500")
+
+
+@pytest.mark.clause("PROC-007")
+def test_no_terminal_is_inherited(subject: Subject, mode: Mode) -> None:
+    """Without process.terminal the payload leads a session of its own and has no controlling terminal."""
+    result = subject.see(mode)
+    process = result.facts.process
+
+    assert process["sid"] == process["pgid"] == process["pid"], result
+    assert process["tty"] == "000"
+
+
+@pytest.mark.clause("PROC-008")
+def test_the_payload_is_pid_1_or_has_an_init(subject: Subject, mode: Mode) -> None:
+    """The payload is process 1; with the init annotation process 1 is the init stage and the payload its child."""
+    alone, served = subject.call(subject.container(mode=mode), subject.container(mode=mode, init=True))
+
+    assert (alone.facts.process["pid"], alone.facts.process["ppid"]) == ("1", "0"), alone
+    assert served.facts.process["ppid"] == "1", served
+    assert served.facts.process["pid"] != "1"
+
+
+@pytest.mark.clause("PROC-009")
+def test_no_new_privileges(subject: Subject, mode: Mode) -> None:
+    """no_new_privs is set, also if the config says that it shall not be."""
+    asked = subject.run(mode=mode, change=lambda config: config["process"].update(noNewPrivileges=False))
+    silent = subject.run(mode=mode, change=lambda config: config["process"].pop("noNewPrivileges"))
+
+    for result in (asked, silent, subject.see(mode)):
+        assert result.facts.process["no_new_privs"] == "1", result
+        assert result.facts.status["NoNewPrivs"] == "1"
+
+
+@pytest.mark.clause("PROC-010")
+def test_a_setuid_file_of_the_image_gives_nothing(subject: Subject, mode: Mode) -> None:
+    """A setuid-root program in the root filesystem or in a bind runs with the ids of who started it."""
+    caller = subject.caller()
+    change_user = {"uid": 1000, "gid": 1000} if mode == "mapped" else {"uid": caller.uid, "gid": caller.gid}
+
+    def change(config: dict) -> None:  # type: ignore[type-arg]  # runtimes.Config
+        config["process"]["user"] = change_user
+        config["process"]["args"] = ["/marked", "facts"]
+
+    result = subject.run(
+        mode=mode,
+        change=change,
+        before='cp "$BUNDLE/rootfs/observe" "$BUNDLE/rootfs/marked"; chmod 4755 "$BUNDLE/rootfs/marked"',
+    )
+
+    process = result.facts.process
+    assert process["uid"] == process["euid"] == str(change_user["uid"]), result
+    assert result.facts.capabilities("Eff") == 0
+    assert "nosuid" in result.facts.mount_at("/").options
+
+
+@pytest.mark.clause("CAP-001")
+def test_direct_has_no_capability(subject: Subject) -> None:
+    """In direct mode all five sets are empty, also if the config asks for capabilities."""
+    wanted = {
+        name: ["CAP_SYS_ADMIN", "CAP_CHOWN"] for name in ("bounding", "effective", "permitted", "inheritable")
+    }
+    asked = subject.run(mode="direct", change=lambda config: config["process"].update(capabilities=wanted))
+
+    for name in ("Inh", "Prm", "Eff", "Bnd", "Amb"):
+        assert subject.see("direct").facts.capabilities(name) == 0, name
+    # Refused or emptied, both keep the rule; kept does not.
+    if asked.exit_code == 0:
+        assert [asked.facts.capabilities(name) for name in ("Prm", "Eff", "Bnd")] == [0, 0, 0], asked
+    else:
+        assert asked.outcome == (125, "process.capability"), asked
+
+
+@pytest.mark.clause("CAP-002")
+def test_mapped_has_at_most_the_allowed_capabilities(subject: Subject) -> None:
+    """In mapped mode no set goes beyond the eleven allowed capabilities; none is given that was not asked for."""
+    names = [f"CAP_{name}" for name in ALLOWED]
+    every = {kind: names for kind in ("bounding", "effective", "permitted")}
+    some = {kind: ["CAP_CHOWN", "CAP_KILL"] for kind in ("bounding", "effective", "permitted")}
+    full, two = subject.call(
+        subject.container(mode="mapped", change=lambda config: config["process"].update(capabilities=every)),
+        subject.container(mode="mapped", change=lambda config: config["process"].update(capabilities=some)),
+    )
+
+    for name in ("Inh", "Prm", "Eff", "Bnd", "Amb"):
+        assert full.facts.capabilities(name) & ~ALLOWED_MASK == 0, (name, full)
+        assert subject.see("mapped").facts.capabilities(name) & ~ALLOWED_MASK == 0, name
+    assert full.facts.capabilities("Eff") == ALLOWED_MASK
+    assert two.facts.capabilities("Eff") == two.facts.capabilities("Bnd") == 1 << 0 | 1 << 5
+
+
+@pytest.mark.clause("CAP-003")
+def test_a_capability_beyond_is_refused(subject: Subject) -> None:
+    """A capability outside of the allowed ones is refused in mapped mode, or left out; never given."""
+    for name, bit in (
+        ("CAP_SYS_ADMIN", 21),
+        ("CAP_NET_ADMIN", 12),
+        ("CAP_SYS_PTRACE", 19),
+        ("CAP_MKNOD", 27),
+    ):
+        wanted = {kind: [name] for kind in ("bounding", "effective", "permitted")}
+        result = subject.run(
+            mode="mapped", change=lambda config, wanted=wanted: config["process"].update(capabilities=wanted)
+        )
+        if result.exit_code == 0:
+            assert result.facts.capabilities("Bnd") & 1 << bit == 0, result
+        else:
+            assert result.outcome == (125, "process.capability"), result
+
+
+@pytest.mark.clause("SECCOMP-001")
+def test_a_filter_is_in_force(subject: Subject, mode: Mode) -> None:
+    """A seccomp filter is in force in the payload."""
+    result = subject.see(mode)
+
+    assert result.facts.status["Seccomp"] == "2", result.facts.status
+
+
+@pytest.mark.clause("SECCOMP-002")
+def test_denied_system_calls(subject: Subject, mode: Mode) -> None:
+    """Key rings, bpf, perf, namespaces, the mount interface, modules and their like answer EPERM or ENOSYS."""
+    attempts = subject.see(mode).facts.attempts
+
+    assert {name: attempts[name] for name in DENIED_CALLS if attempts[name] not in DENIED} == {}
+
+
+@pytest.mark.clause("SECCOMP-003")
+def test_no_typing_into_a_terminal(subject: Subject, mode: Mode) -> None:
+    """TIOCSTI and TIOCLINUX are denied, on a terminal of the payload's own too."""
+    result = subject.run(
+        mode=mode, terminal=[24, 80], change=lambda config: config["process"].update(terminal=True)
+    )
+
+    assert result.facts.process["tty"] == "111", result
+    assert {result.facts.attempts["tiocsti"], result.facts.attempts["tioclinux"]} <= DENIED, (
+        result.facts.attempts
+    )
+
+
+@pytest.mark.clause("SECCOMP-004")
+def test_fixed_settings_cannot_be_changed(subject: Subject, mode: Mode) -> None:
+    """The payload cannot make device nodes, and cannot write to kernel settings."""
+    attempts = subject.see(mode).facts.attempts
+    names = ("mknod", "write-proc-sys", "write-core-pattern", "write-sysrq", "write-sys", "read-kcore")
+
+    assert {name: attempts[name] for name in names if attempts[name] == 0} == {}

@@ -1,0 +1,344 @@
+"""LEAF, PRIV: the setuid program executes nothing but the payload, and gives away nothing."""
+
+from typing import Final
+
+import pytest
+
+from conformance.runtimes import Mode
+from conformance.subject import HOME, LOCALD, PREFIX, STRANGER, Subject
+
+ENGINES: Final = (
+    "runc",
+    "crun",
+    "youki",
+    "podman",
+    "docker",
+    "dockerd",
+    "containerd",
+    "nerdctl",
+    "buildah",
+    "bwrap",
+)
+POLICY: Final = "/etc/locald/policy"
+# The policy is one file for everybody: tests that change it run one after the other, and alone with it.
+SMALL: Final = f"oci:{HOME}/images/small"
+
+
+def with_policy(script: str) -> tuple[str, str]:
+    """Return scripts that change the policy file, and that bring it back."""
+    before = f"cp -p {POLICY} {POLICY}.kit; {script}"
+    return before, f"rm -rf {POLICY}; mv {POLICY}.kit {POLICY}; chmod 755 /etc/locald; chown 0:0 /etc/locald"
+
+
+@pytest.mark.clause("LEAF-001")
+def test_the_shim_executes_the_payload_and_nothing_else(subject: Subject, mode: Mode) -> None:
+    """In the trace of a whole run there is one execve after the shim's own: the payload's."""
+    for init in (False, True):
+        result = subject.run(mode=mode, init=init, trace=True)
+
+        assert result.exit_code == 0, result
+        assert [program for _, program in result.executed] == [subject.runtime.program, "/observe"], (
+            result.executed
+        )
+
+
+@pytest.mark.clause("LEAF-002")
+def test_a_refusal_executes_nothing(subject: Subject, mode: Mode) -> None:
+    """A refused bundle, and the verbs that only tell, execute nothing at all."""
+    refused, version, check = subject.call(
+        subject.container(mode=mode, trace=True, change=lambda config: config.update(hooks={})),
+        subject.shim("version", trace=True),
+        subject.shim("check", trace=True),
+    )
+
+    assert refused.exit_code in (0, 125), refused
+    for result in (version, check):
+        assert result.exit_code == 0, result
+        assert result.stdout.startswith("{"), result
+        assert [program for _, program in result.executed] == [subject.runtime.program], result.executed
+    bad = subject.run(mode=mode, trace=True, change=lambda config: config.update(surprise=1))
+    assert bad.outcome == (125, "config.unknown"), bad
+    assert [program for _, program in bad.executed] == [subject.runtime.program]
+
+
+@pytest.mark.clause("LEAF-003")
+def test_locald_executes_the_sibling_shim_alone(subject: Subject, mode: Mode) -> None:
+    """A whole `locald run` executes its interpreter, the sibling shim and the payload; no shell, sudo or engine."""
+    job = subject.locald("run", "--mode", mode, SMALL, "--", "/bin/observe", "exit", "7", trace=True)
+    (result,) = subject.call(job)
+
+    assert result.exit_code == 7, result  # noqa: PLR2004  # the payload's
+    programs = [program for _, program in result.executed]
+    shim = f"{PREFIX}/bin/locald-shim"
+    # The interpreter also runs as a container of our own, where it unpacks (mapped, several owners).
+    strange = {
+        name for name in programs if name not in (LOCALD, shim, "/bin/observe") and "/python3" not in name
+    }
+    assert strange == set(), programs
+    assert programs.index(shim) > programs.index(LOCALD)
+    assert programs[-1] == "/bin/observe"
+
+
+@pytest.mark.clause("LEAF-004")
+def test_nothing_needs_an_engine(subject: Subject) -> None:
+    """No container engine is on the host, and an image runs there; no engine is called anywhere in the package."""
+    found = subject.root(
+        "for name in " + " ".join(ENGINES) + '; do command -v "$name" || true; done\n'
+        f"site=$({PREFIX}/bin/python -c 'import locald, os; print(os.path.dirname(locald.__file__))')\n"
+        # A call names the program as a word of its own in quotes; prose and the names of files may say what they like.
+        f"""grep -rnE "[\\"'](/[^\\"']*/)?({"|".join(ENGINES)})[\\"']" "$site" --include='*.py' || true\n"""
+        # A string of its own, or a path to one, in the static binary.
+        f"grep -aoE '(^|[^a-z])(/usr)?/s?bin/({'|'.join(ENGINES)})([^a-z]|$)' {subject.runtime.program} || true"
+    )
+    (run,) = subject.call(subject.locald("run", SMALL, "--", "/bin/observe", "exit", "7"))
+
+    assert found.stdout == "", found
+    assert run.exit_code == 7, run  # noqa: PLR2004  # the payload's
+
+
+@pytest.mark.clause("LEAF-005")
+def test_the_shim_is_static(subject: Subject) -> None:
+    """The shim is one ELF file without interpreter or libraries: nothing of the host is loaded into it."""
+    (version,) = subject.call(subject.shim("version", trace=True))
+
+    assert version.exit_code == 0, version
+    assert version.stdout.startswith("{"), version
+    assert [
+        path for path in version.opened if path.endswith((".so", ".cache", ".preload")) or ".so." in path
+    ] == []
+
+
+@pytest.mark.clause("LEAF-006")
+def test_the_shim_opens_no_connection(subject: Subject, mode: Mode) -> None:
+    """A whole run connects to nothing: no daemon, no name service, no bus."""
+    result = subject.run(mode=mode, trace=True)
+
+    assert result.exit_code == 0, result
+    assert [line for line in result.data["trace"] if " connect(" in line] == []
+
+
+@pytest.mark.clause("LEAF-007")
+def test_the_environment_changes_nothing_in_the_shim(subject: Subject, mode: Mode) -> None:
+    """Loader, allocator, locale and project variables of the caller do not change what the shim does."""
+    job = subject.container(mode=mode, trace=True)
+    job["env"] = {
+        "LD_PRELOAD": f"{HOME}/absent.so",
+        "LD_LIBRARY_PATH": HOME,
+        "GLIBC_TUNABLES": "glibc.malloc.check=3",
+        "PATH": f"{HOME}/absent",
+        "LOCALD_SHIM": "/bin/false",
+        "LOCALD_SHIM_PATH": "/bin/false",
+        "LOCALD_SHIM_DISABLE_RULE": "34-nnp,38-close",
+        "LISTEN_FDS": "3",
+        "RUST_BACKTRACE": "full",
+        "TMPDIR": HOME,
+    }
+    (result,) = subject.call(job)
+
+    assert result.exit_code == 0, result
+    assert [program for _, program in result.executed] == [subject.runtime.program, "/observe"]
+    assert result.facts.process["no_new_privs"] == "1"
+    assert [path for path in result.opened if path.startswith(f"{HOME}/absent")] == []
+
+
+@pytest.mark.clause("PRIV-001")
+def test_off_a_terminal_nobody_is_asked(subject: Subject) -> None:
+    """Off a terminal, for a user whose sudo asks for a password: no sudo is executed, /dev/tty is not opened."""
+    before, after = (
+        "chmod 0755 {0}".format(f"{PREFIX}/bin/locald-shim"),
+        f"chmod 4755 {PREFIX}/bin/locald-shim",
+    )
+    job = subject.locald("run", SMALL, "--", "/bin/observe", "exit", "7", user="asker", trace=True)
+    asks, unset, told = subject.call(
+        {"argv": ["/usr/bin/sudo", "-n", "true"], "user": "asker", "env": subject.host_env("asker")},
+        job | {"before": before, "after": after},
+        subject.locald(
+            "run", "--no-input", SMALL, user="asker", terminal=[24, 80], before=before, after=after
+        ),
+    )
+
+    # Shown and not believed: his sudo does want a password.
+    assert asks.exit_code == 1, asks
+    assert "password is required" in asks.stderr, asks
+    assert unset.outcome == (125, "shim.not-setuid"), unset
+    assert not [program for _, program in unset.executed if "sudo" in program or "pkexec" in program], (
+        unset.executed
+    )
+    assert "/dev/tty" not in unset.opened
+    assert f"sudo {LOCALD} admin setup" in unset.stderr, unset
+    assert not told.timed_out, told
+    assert told.exit_code == 125, told  # noqa: PLR2004
+    assert "assword" not in told.stdout
+
+
+@pytest.mark.clause("PRIV-002")
+def test_root_is_refused(subject: Subject, mode: Mode) -> None:
+    """A caller whose real uid is 0 is refused: root has better ways, and the rules are about others."""
+    result = subject.run(mode=mode, user="root")
+
+    assert result.outcome == (125, "caller.root"), result
+
+
+@pytest.mark.clause("PRIV-003")
+def test_without_the_setuid_bit_nothing_works(subject: Subject, mode: Mode) -> None:
+    """Under no_new_privs, or as a copy without the bit, the shim refuses with the reason."""
+    bound = subject.run(mode=mode, no_new_privs=True)
+    copy = f"{HOME}/work/unprivileged-{subject.worker}"
+    job = subject.container(
+        mode=mode, before=f"cp {subject.runtime.program} {copy}; chmod 755 {copy}", after=f"rm {copy}"
+    )
+    job["argv"] = [copy, *job["argv"][1:]]
+    (plain,) = subject.call(job)
+
+    assert bound.exit_code == 125, bound  # noqa: PLR2004
+    assert bound.code in ("caller.no-new-privs", "shim.not-setuid"), bound
+    assert plain.outcome == (125, "shim.not-setuid"), plain
+
+
+@pytest.mark.xdist_group("policy")
+@pytest.mark.clause("PRIV-004")
+def test_the_policy_decides_who_may(subject: Subject, mode: Mode) -> None:
+    """Somebody whom the policy does not name is refused; who is named runs."""
+    stranger, named = subject.call(
+        subject.container(mode=mode, user=STRANGER), subject.container("/observe", "exit", "7", mode=mode)
+    )
+
+    assert stranger.outcome == (125, "shim.policy"), stranger
+    assert named.exit_code == 7, named  # noqa: PLR2004  # the payload's
+
+
+@pytest.mark.xdist_group("policy")
+@pytest.mark.clause("PRIV-005")
+def test_a_policy_that_cannot_be_trusted(subject: Subject) -> None:
+    """Absent, malformed, writable by others, somebody's own or a link: refused, and never read as `all may`."""
+    caller = subject.caller()
+    good = f"version = 1\\nallow-user = {caller.uid}\\n"
+    scripts = (
+        f"rm {POLICY}",
+        f"printf 'version = 1\\nallow-everybody = yes\\n' > {POLICY}",
+        f"printf 'version = 2\\nallow-user = {caller.uid}\\n' > {POLICY}",
+        f"printf '{good}' > {POLICY}; chmod 0666 {POLICY}",
+        f"printf '{good}' > {POLICY}; chmod 0664 {POLICY}; chgrp {caller.gid} {POLICY}",
+        f"printf '{good}' > {POLICY}; chown {caller.uid} {POLICY}",
+        f"printf '{good}' > {HOME}/policy; rm {POLICY}; ln -s {HOME}/policy {POLICY}",
+        f"printf '{good}min-shim = 99.0.0\\n' > {POLICY}",
+    )
+    jobs = []
+    for script in scripts:
+        before, after = with_policy(script)
+        jobs.append(subject.container(mode="direct", before=before, after=after))
+    *refused, outdated = subject.call(*jobs)
+
+    assert [result.outcome for result in refused] == [(125, "shim.policy")] * len(refused), refused
+    assert outdated.exit_code == 125, outdated  # noqa: PLR2004
+    assert outdated.code in ("shim.outdated", "shim.policy")
+
+
+@pytest.mark.clause("PRIV-006")
+def test_state_is_roots_alone(subject: Subject, mode: Mode) -> None:
+    """While a container runs, its state lies in root's own directory, which the caller can neither list nor change."""
+    caller = subject.caller()
+    place = f"/run/locald-shim/{caller.uid}"
+    result = subject.run(
+        *("/observe", "wait"),
+        mode=mode,
+        init=True,
+        steps=[
+            {"expect": "ready"},
+            {
+                "script": f"stat -c '%u %a' /run/locald-shim {place}; ls {place}; "
+                f"setpriv --reuid {caller.uid} --clear-groups ls {place} 2>&1 || true"
+            },
+            {"signal": 15, "to": "user"},
+        ],
+    )
+
+    lines = result.stderr.splitlines()
+    assert result.problem == "", result
+    assert lines[0].startswith("0 7"), lines
+    assert lines[1] == "0 700", lines
+    assert len(lines) > 3, lines  # noqa: PLR2004  # there was an entry
+    assert "Permission denied" in result.stderr, lines
+
+
+@pytest.mark.clause("PRIV-007")
+def test_an_id_in_use_is_refused(subject: Subject, mode: Mode) -> None:
+    """A second container with the id of a running one is refused and does not disturb it."""
+    token = subject.make_token()
+    second = f"{HOME}/work/{token}"
+    caller = subject.caller()
+    words = (
+        " ".join(subject.runtime.make_argv(status=False)).replace("{bundle}", second).replace("{id}", token)
+    )
+    result = subject.run(
+        *("/observe", "wait"),
+        mode=mode,
+        init=True,
+        token=token,
+        steps=[
+            {"expect": "ready"},
+            {
+                "script": f"setpriv --reuid {caller.uid} --regid {caller.gid} --init-groups {words} 2>&1 || echo code $?"
+            },
+            {"signal": 15, "to": "user"},
+        ],
+    )
+
+    assert "[id.in-use]" in result.stderr, result
+    assert "code 125" in result.stderr
+    assert result.exit_code == 143, result  # noqa: PLR2004  # 128 + TERM: it ran on until then
+
+
+@pytest.mark.clause("PRIV-008")
+def test_setup_makes_a_new_file(subject: Subject) -> None:
+    """`admin setup` leaves a hard link that an installer made as it was: unprivileged, and another inode."""
+    prefix = f"/opt/locald-{subject.worker}-setup"
+    result = subject.root(
+        f"cp -a {PREFIX} {prefix}; sed -i '1s|{PREFIX}|{prefix}|' {prefix}/bin/locald\n"
+        f"rm {prefix}/bin/locald-shim; cp {PREFIX}/bin/locald-shim {prefix}/cached; chmod 755 {prefix}/cached\n"
+        f"ln {prefix}/cached {prefix}/bin/locald-shim\n"
+        f"{prefix}/bin/locald admin setup --allow-user plain >{prefix}/said 2>&1 || cat {prefix}/said\n"
+        f"stat -c '%a %u %h' {prefix}/cached {prefix}/bin/locald-shim; ls {prefix}/bin | grep -c shim; rm -r {prefix}"
+    )
+
+    assert result.stdout.splitlines() == ["755 0 1", "4755 0 1", "1"], result
+
+
+@pytest.mark.clause("PRIV-009")
+def test_selinux_unconfined_runs(subject: Subject, mode: Mode) -> None:
+    """On an enforcing host a user logged in as unconfined_t runs a container, without any denial."""
+    user = subject.guest
+    context = user.succeed(["id", "-Z"], user="plain").text
+    result = subject.run(mode=mode)
+    login = subject.guest.run(
+        [LOCALD, "run", "--mode", mode, SMALL, "--", "/bin/observe", "exit", "7"],
+        user="plain",
+        env={"HOME": f"{HOME}/homes/plain-{subject.worker}"},
+    )
+
+    assert ":unconfined_t:" in context
+    assert result.exit_code == 0, result
+    assert ":unconfined_t:" in result.facts.text("attr"), result.facts.text("attr")
+    assert login.exit_code == 7, login.describe()  # noqa: PLR2004  # the payload's
+    assert [line for line in result.data["kernel"] if "denied" in line and "locald" in line] == []
+
+
+@pytest.mark.clause("PRIV-010")
+def test_selinux_user_u_is_refused_cleanly(subject: Subject, mode: Mode) -> None:
+    """On an enforcing host a user_u is refused with a code and a line, at once, with nothing left behind."""
+    context = subject.guest.succeed(["id", "-Z"], user="confined").text
+    output = subject.guest.run(
+        [LOCALD, "run", "--mode", mode, SMALL, "--", "/bin/observe", "exit", "7"],
+        user="confined",
+        env={"HOME": f"{HOME}/homes/confined-{subject.worker}"},
+    )
+    left = subject.root("ps -u confined -o args= | grep -v -e systemd -e sd-pam -e sshd -e dbus || true")
+
+    assert context.startswith("user_u:"), context
+    assert not output.timed_out, output.describe()
+    assert output.exit_code == 125, output.describe()  # noqa: PLR2004
+    assert "locald" in output.error_text
+    assert "[" in output.error_text
+    assert "Traceback" not in output.error_text, output.describe()
+    assert "panicked" not in output.error_text
+    assert [line for line in left.stdout.splitlines() if "observe" in line or "locald" in line] == []

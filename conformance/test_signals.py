@@ -1,0 +1,220 @@
+"""SIG, TTY: signals, the end of a container however it comes, and terminals."""
+
+import signal
+from typing import Any, Final
+
+import pytest
+
+from conformance.runtimes import Config, Mode
+from conformance.subject import Subject
+
+FORWARDED: Final = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH", "CONT", "TSTP")
+KILL: Final = int(signal.SIGKILL)
+
+
+def number(name: str) -> int:
+    """Return a signal's number by its short name."""
+    return int(signal.Signals[f"SIG{name}"])
+
+
+def with_terminal(config: Config) -> None:
+    """Ask for a terminal."""
+    config["process"]["terminal"] = True
+
+
+@pytest.mark.parametrize("init", [False, True], ids=["alone", "init"])
+@pytest.mark.clause("SIG-001")
+def test_signals_reach_the_payload(subject: Subject, mode: Mode, init: bool) -> None:  # noqa: FBT001
+    """Each of nine signals that the caller sends to the shim arrives in the payload, in order."""
+    steps: list[dict[str, Any]] = [{"expect": "ready"}]
+    for name in FORWARDED:
+        steps += [{"signal": number(name), "to": "user"}, {"expect": f"signal {number(name):02}"}]
+    result = subject.run("/observe", "signals", str(len(FORWARDED)), mode=mode, init=init, steps=steps)
+
+    assert result.problem == "", result
+    assert result.exit_code == 0, result
+
+
+@pytest.mark.clause("SIG-002")
+def test_term_ends_a_payload_with_an_init(subject: Subject, mode: Mode) -> None:
+    """With the init stage TERM has its default effect: the payload ends, and 143 comes back."""
+    result = subject.run(
+        *("/observe", "wait"),
+        mode=mode,
+        init=True,
+        status=True,
+        steps=[{"expect": "ready"}, {"signal": number("TERM"), "to": "user"}],
+    )
+
+    assert result.exit_code == 143, result  # noqa: PLR2004  # 128 + TERM
+    assert result.events[-1] == {"event": "exited", "status": 143}
+    assert result.leftover == []
+
+
+@pytest.mark.parametrize("verb", ["wait", "orphan"])
+@pytest.mark.parametrize("init", [False, True], ids=["alone", "init"])
+@pytest.mark.clause("SIG-003")
+def test_killing_the_shim_leaves_nothing(
+    subject: Subject,
+    mode: Mode,
+    init: bool,  # noqa: FBT001
+    verb: str,
+) -> None:
+    """SIGKILL of the shim leaves no process of the container, no mount and no file of root's."""
+    caller = subject.caller()
+    result = subject.run(
+        *("/observe", verb),
+        mode=mode,
+        init=init,
+        steps=[{"expect": "ready"}, {"signal": KILL, "to": "subject"}],
+    )
+
+    assert result.problem == "", result
+    assert result.exit_code == -KILL, result
+    assert result.leftover == []
+    assert result.new_mounts == []
+    assert [entry for entry in result.new_files if f" {caller.uid}:" not in entry] == []
+
+
+@pytest.mark.clause("SIG-004")
+def test_killing_the_shim_early_leaves_nothing(subject: Subject, mode: Mode) -> None:
+    """SIGKILL at any instant of the set-up leaves no process, no mount and no file of root's."""
+    caller = subject.caller()
+    waits = [0.0002 * step for step in range(12)]
+    alive = subject.container(
+        "/observe",
+        "wait",
+        mode=mode,
+        init=True,
+        steps=[{"expect": "ready"}, {"signal": KILL, "to": "subject"}],
+    )
+    jobs = [
+        subject.container(
+            *("/observe", "wait"),
+            mode=mode,
+            init=True,
+            steps=[{"wait": seconds}, {"signal": KILL, "to": "subject"}],
+        )
+        for seconds in waits
+    ]
+    results = subject.call(alive, *jobs)
+
+    # One that was alive beforehand shows that there is something to leave behind.
+    assert results[0].problem == "", results[0]
+    for result in results:
+        assert result.exit_code == -KILL, result
+        assert result.leftover == [], result
+        assert result.new_mounts == []
+        assert [entry for entry in result.new_files if f" {caller.uid}:" not in entry] == []
+
+
+@pytest.mark.clause("SIG-005")
+def test_the_end_of_the_payload_ends_its_orphans(subject: Subject, mode: Mode) -> None:
+    """When the payload is gone nothing that it started is left."""
+    result = subject.run(
+        *("/observe", "orphan"),
+        mode=mode,
+        init=True,
+        status=True,
+        steps=[{"expect": "ready"}, {"signal": number("TERM"), "to": "user"}],
+    )
+
+    assert result.exit_code == 143, result  # noqa: PLR2004  # 128 + TERM
+    assert result.leftover == []
+
+
+@pytest.mark.clause("SIG-006")
+def test_the_init_stage_reaps(subject: Subject, mode: Mode) -> None:
+    """With the init stage an orphan that ended does not stay as a zombie."""
+    result = subject.run("/observe", "reap", mode=mode, init=True)
+
+    assert (result.exit_code, result.stdout) == (0, "reaped\n"), result
+
+
+@pytest.mark.clause("SIG-007")
+def test_the_caller_may_signal_the_shim(subject: Subject, mode: Mode) -> None:
+    """The caller's own kill() reaches the shim, though it is setuid; TSTP stops and CONT goes on."""
+    result = subject.run(
+        *("/observe", "wait"),
+        mode=mode,
+        init=True,
+        steps=[
+            {"expect": "ready"},
+            {"signal": number("HUP"), "to": "user"},
+        ],
+    )
+
+    assert result.problem == "", result
+    assert result.exit_code == 128 + number("HUP"), result
+
+
+@pytest.mark.clause("SIG-008")
+def test_one_container_cannot_signal_another(subject: Subject, mode: Mode) -> None:
+    """The payload sees no process but its own: the pid of the shim means nothing inside."""
+    result = subject.run(mode=mode)
+
+    assert result.facts.process["pid"] == "1", result
+    assert result.facts.attempts["ptrace-host"] in (1, 0), result.facts.attempts
+    assert result.facts.text("pid1-cmdline").replace("\0", " ").strip() == "/observe facts"
+
+
+@pytest.mark.clause("TTY-001")
+def test_a_terminal_of_its_own(subject: Subject, mode: Mode) -> None:
+    """With process.terminal the streams are a terminal of the container's devpts, and it is the controlling one."""
+    result = subject.run(mode=mode, terminal=[37, 101], change=with_terminal)
+
+    assert result.exit_code == 0, result
+    fds = dict(line.split(" ", 1) for line in result.facts.lines("fds"))
+    assert set(fds) == {"0", "1", "2"}, fds
+    assert all(target.startswith("/dev/pts/") or target == "/dev/console" for target in fds.values()), fds
+    assert result.facts.process["tty"] == "111"
+    assert result.facts.process["sid"] == result.facts.process["pid"]
+
+
+@pytest.mark.clause("TTY-002")
+def test_the_window_follows(subject: Subject, mode: Mode) -> None:
+    """The container's terminal has the caller's window size, and follows when it changes."""
+    result = subject.run(
+        *("/observe", "winch"),
+        mode=mode,
+        terminal=[37, 101],
+        change=with_terminal,
+        steps=[{"expect": "window 0 37 101"}, {"resize": [12, 60]}, {"expect": "window 0 12 60"}],
+    )
+
+    assert result.problem == "", result
+    assert result.exit_code == 0, result
+
+
+@pytest.mark.clause("TTY-003")
+def test_typing_reaches_the_payload(subject: Subject, mode: Mode) -> None:
+    """What is typed arrives; Ctrl-C is the container's, and ends its payload with 130."""
+    result = subject.run(
+        *("/observe", "cat"),
+        mode=mode,
+        init=True,
+        terminal=[24, 80],
+        change=with_terminal,
+        steps=[
+            {"wait": 0.3},
+            {"write": "typed\n"},
+            {"expect": "typed"},
+            {"expect": "typed"},
+            {"write": "\x03"},
+        ],
+    )
+
+    assert result.problem == "", result
+    assert result.exit_code == 128 + number("INT"), result
+
+
+@pytest.mark.clause("TTY-004")
+def test_a_terminal_is_asked_for_and_not_there(subject: Subject, mode: Mode) -> None:
+    """With process.terminal and streams that are no terminal the payload still gets one, or there is a clear line."""
+    result = subject.run(mode=mode, change=with_terminal, limit_s=10)
+
+    assert not result.timed_out, result
+    if result.exit_code == 0:
+        assert result.facts.process["tty"] == "111"
+    else:
+        assert (result.exit_code, bool(result.code)) == (125, True), result

@@ -1,0 +1,90 @@
+"""Dated exceptions: which clause may fail on which profile, why, who answers for it, and until when.
+
+Pure but for reading the file. An expired waiver stops the collection: it is a debt that fell due.
+"""
+
+import datetime
+import fnmatch
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from conformance.clauses import CatalogueError
+
+WAIVERS: Final = Path(__file__).parent / "waivers.toml"
+_KEYS: Final = frozenset({"clause", "profile", "reason", "owner", "until"})
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """One clause that may be FAIL or FLAKY on the profiles that match, up to and including `until`."""
+
+    clause: str
+    profile: str
+    reason: str
+    owner: str
+    until: datetime.date
+
+
+def parse_waivers(text: str, *, today: datetime.date, known: Iterable[str]) -> tuple[Waiver, ...]:
+    """Return the waivers in force.
+
+    Args:
+        text: A TOML document of `[[waiver]]` tables with exactly the keys of `Waiver`.
+        today: The day of the run.
+        known: The ids of the catalogue.
+
+    Raises:
+        CatalogueError: Malformed, for an unknown clause, double, or expired.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = f"waivers: {error}"
+        raise CatalogueError(message) from error
+    if set(document) - {"waiver"}:
+        message = f"waivers: unknown key {sorted(set(document) - {'waiver'})[0]}"
+        raise CatalogueError(message)
+    entries = document.get("waiver", [])
+    if not isinstance(entries, list):
+        message = "waivers: waiver is not an array of tables"
+        raise CatalogueError(message)
+    waivers = tuple(_parse_waiver(entry) for entry in entries)
+    ids = set(known)
+    for waiver in waivers:
+        if waiver.clause not in ids:
+            message = f"waiver for the unknown clause {waiver.clause}"
+            raise CatalogueError(message)
+        if waiver.until < today:
+            message = f"the waiver for {waiver.clause} on {waiver.profile} expired on {waiver.until} ({waiver.owner})"
+            raise CatalogueError(message)
+    pairs = [(waiver.clause, waiver.profile) for waiver in waivers]
+    if len(set(pairs)) != len(pairs):
+        message = "waivers: the same clause and profile twice"
+        raise CatalogueError(message)
+    return waivers
+
+
+def find_waiver(waivers: Sequence[Waiver], clause: str, profile: str) -> Waiver | None:
+    """Return the waiver of `clause` on `profile`, if there is one."""
+    for waiver in waivers:
+        if waiver.clause == clause and fnmatch.fnmatchcase(profile, waiver.profile):
+            return waiver
+    return None
+
+
+def _parse_waiver(entry: object) -> Waiver:
+    if not isinstance(entry, dict) or set(entry) != _KEYS:
+        message = f"waivers: an entry needs exactly {', '.join(sorted(_KEYS))}"
+        raise CatalogueError(message)
+    for key in _KEYS - {"until"}:
+        if not isinstance(entry[key], str) or not entry[key].strip():
+            message = f"waivers: {key} is not a text"
+            raise CatalogueError(message)
+    # TOML has dates; a date and time is a datetime, which is a date to isinstance.
+    if type(entry["until"]) is not datetime.date:
+        message = "waivers: until is not a date (YYYY-MM-DD, without quotes)"
+        raise CatalogueError(message)
+    return Waiver(**entry)

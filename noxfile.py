@@ -96,7 +96,7 @@ def bench(session: nox.Session) -> None:
     """Time the shim beside its peers, interleaved: `nox -s bench -- runtime [--rounds N]`. Needs root."""
     require_root(session)
     require_programs(session, "base", "bench", optional=("crun", "runc", "bwrap", "newuidmap"))
-    install_groups(session, "check")
+    install_groups(session, "bench")
     session.run("python", "-m", "bench", *(session.posargs or ["runtime"]))
 
 

@@ -71,10 +71,11 @@ def make_line(
         words = f"script --quiet --return --command {shlex.quote(f'exec {words}')} /dev/null"
     bounded = f"timeout -k {KILL_AFTER_S} {limit_s:.3f} {words}"
     where = quote(cwd) if cwd is not None else '"$HOME"'
-    # The shell reports a command that died of a signal on its own stderr, which is not the
-    # command's: so the command keeps the real one, and the shell's goes nowhere from then on.
+    # The shell reports a command that died of a signal on its own stderr: so the command keeps the
+    # real one, and the shell's goes nowhere from then on. (In a subshell, since dash makes a simple
+    # command's redirections its own for as long as it waits.)
     line = (
-        f"exec 3>&2; cd -- {where} && {{ exec 2>/dev/null; {bounded} 2>&3 3>&-; }}; "
+        f"exec 3>&2; cd -- {where} && {{ exec 2>/dev/null; (exec {bounded} 2>&3 3>&-); }}; "
         f"printf '\\n{mark} %d\\n' $? >&3"
     )
     return os.fsencode(line)

@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # Process 1 of a small initrd (2 MB; Debian's own takes an emulated CPU seconds to unpack): load what
 # the root disk needs, mount it, become its init.
 busybox=/bin/busybox

@@ -10,6 +10,8 @@ from vms import process
 from vms.deadline import Deadline
 from vms.errors import CommandTimedOut, VmsError
 
+pytestmark = pytest.mark.spawns
+
 
 def test_a_passed_deadline_has_nothing_left() -> None:
     """`left_s` is never negative, so it can be handed to any wait."""

@@ -9,6 +9,8 @@ import pytest
 from vms import home, host
 from vms.errors import HostNotReady
 
+pytestmark = pytest.mark.spawns
+
 ROOT = Path(__file__).parents[3]
 
 

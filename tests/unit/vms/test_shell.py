@@ -10,6 +10,8 @@ import pytest
 from vms import shell
 from vms.errors import GuestLost
 
+pytestmark = pytest.mark.spawns
+
 HERE = {"PATH": os.environ["PATH"], "HOME": "/"}
 
 

@@ -43,6 +43,7 @@ def test_a_line_reaches_ssh_as_one_argument(tmp_path: Path) -> None:
     assert os.fsencode(tmp_path / "config") in command
 
 
+@pytest.mark.spawns
 def test_silence_after_the_deadline_is_a_lost_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hanging ssh is ended and is no verdict."""
     guest = make_guest(tmp_path)

@@ -7,6 +7,7 @@ A session that lacks something says what, and changes nothing on the machine to 
 import os
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import nox
@@ -20,8 +21,8 @@ nox.options.reuse_venv = "yes"
 ROOT = Path(__file__).resolve().parent
 PACKAGES = ROOT / "ci" / "packages"
 SHIM = ROOT / "shim"
-# Unit tests are everything but these: they need root and change the machine they run on.
-NEED_ROOT = ("tests/shim", "tests/integration")
+# Everything below tests/ but what needs root and changes the machine it runs on.
+FAST_TESTS = ("tests", "--ignore=tests/shim", "--ignore=tests/integration")
 DEFAULT_PROFILES = ("local", "debian12-selinux")
 PYTHON_TREES = ("locald", "vms", "conformance", "tests", "ci", "bench")
 CONNECT_LIMIT_S = 30
@@ -31,19 +32,24 @@ CONNECT_LIMIT_S = 30
 def check(session: nox.Session) -> None:
     """Judge every source file and run the fast tests: no root, no guest, under a minute when warm."""
     require_programs(session, "base", "check")
-    install_groups(session, "check", "test")
-    python = [
-        name for name in ("locald", "vms", "conformance", "tests", "ci", "bench") if (ROOT / name).is_dir()
-    ]
-    session.run("ruff", "check", "--quiet", ".")
-    session.run("ruff", "format", "--quiet", "--check", ".")
-    session.run("mypy", "--strict", "noxfile.py", "hatch_build.py", *python)
-    session.run("shellcheck", *find_shell_scripts(), external=True)
-    cargo(session, "fmt", "--check")
-    cargo(session, "clippy", "--locked", "--quiet", "--all-targets", "--", "-D", "warnings")
-    session.run("python", "ci/dependencies.py")
-    cargo(session, "test", "--locked", "--quiet")
-    pytest(session, "tests", *(f"--ignore={path}" for path in NEED_ROOT), *session.posargs)
+    # mypy follows imports, so everything that any tree imports is there.
+    install_groups(session, "dev")
+    python = [name for name in PYTHON_TREES if (ROOT / name).is_dir()]
+    clippy = ("clippy", "--locked", "--quiet", "--all-targets", "--", "-D", "warnings")
+    run_all(
+        session,
+        {
+            "ruff": lambda: session.run("ruff", "check", "--quiet", "."),
+            "format": lambda: session.run("ruff", "format", "--quiet", "--check", "."),
+            "types": lambda: session.run("mypy", "--strict", "noxfile.py", "hatch_build.py", *python),
+            "shell": lambda: session.run("shellcheck", *find_shell_scripts(), external=True),
+            "rustfmt": lambda: cargo(session, "fmt", "--check"),
+            "clippy": lambda: cargo(session, *clippy),
+            "dependencies": lambda: session.run("python", "ci/dependencies.py"),
+            "cargo test": lambda: cargo(session, "test", "--locked", "--quiet"),
+            "unit tests": lambda: pytest(session, *FAST_TESTS, *session.posargs),
+        },
+    )
 
 
 @nox.session(default=False)
@@ -51,23 +57,20 @@ def tests(session: nox.Session) -> None:
     """Run all tests of this tree, the installed setuid shim among them. Needs root; adds two test users."""
     require_root(session)
     require_programs(session, "base", "tests")
-    install_groups(session, "test", "check")
-    cargo(session, "test", "--locked", "--quiet")
+    install_groups(session, "test")
     if session.posargs:
         pytest(session, *session.posargs)
         return
     # One process for each: the shim's tests live in a mount namespace of their own.
-    failed = []
-    for name, paths in (
-        ("unit", ["tests", *(f"--ignore={path}" for path in NEED_ROOT)]),
-        *((Path(path).name, [path]) for path in NEED_ROOT if (ROOT / path).is_dir()),
-    ):
-        try:
-            pytest(session, *paths)
-        except nox.command.CommandFailed:
-            failed.append(name)
-    if failed:
-        session.error(f"red: {', '.join(failed)}")
+    run_all(
+        session,
+        {
+            "cargo test": lambda: cargo(session, "test", "--locked", "--quiet"),
+            "unit tests": lambda: pytest(session, *FAST_TESTS),
+            "integration tests": lambda: pytest(session, "tests/integration"),
+            "shim tests": lambda: pytest(session, "tests/shim"),
+        },
+    )
 
 
 @nox.session(default=False, tags=["vm"])
@@ -105,9 +108,20 @@ def coverage(session: nox.Session) -> None:
     """Measure which lines and branches of the Python packages the unit tests reach."""
     install_groups(session, "test")
     session.run("coverage", "erase")
-    ignored = [f"--ignore={path}" for path in NEED_ROOT]
-    session.run("coverage", "run", "-m", "pytest", "tests", *ignored, *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *FAST_TESTS, *session.posargs)
     session.run("coverage", "report")
+
+
+def run_all(session: nox.Session, steps: Mapping[str, Callable[[], object]]) -> None:
+    """Run every step whatever those before it found; end the session with the names of the red ones."""
+    red = []
+    for name, step in steps.items():
+        try:
+            step()
+        except nox.command.CommandFailed:
+            red.append(name)
+    if red:
+        session.error(f"red: {', '.join(red)}")
 
 
 def install_groups(session: nox.Session, *groups: str) -> None:

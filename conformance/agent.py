@@ -228,7 +228,8 @@ class Run:
             os.set_blocking(number, False)
             self.selector.register(number, selectors.EVENT_READ, name)
         if self.input >= 0 and job.stdin:
-            os.write(self.input, job.stdin.encode("utf-8", "surrogateescape"))
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self.input, job.stdin.encode("utf-8", "surrogateescape"))
         if self.input >= 0 and not job.hold_stdin:
             os.close(self.input)
             self.input = -1

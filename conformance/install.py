@@ -76,6 +76,8 @@ def install(
         if product.shim is not None:
             shutil.copy(product.shim, stage / "shim")
         guest.push(stage, HOME)
+    # What an earlier run, or the machine that `local` shows, has there is not what is under test.
+    _root(guest, f"rm -rf {PREFIX} /etc/locald")
     _root(guest, _make_homes(users))
     if product.wheel is not None:
         _install_wheel(guest, users)
@@ -106,7 +108,7 @@ def _install_shim(guest: vms.Guest, users: tuple[str, ...]) -> None:
         f"mkdir -p {PREFIX}/bin /etc/locald\n"
         f"rm -f {SHIM}\n"
         f"install -o root -g root -m 4755 {HOME}/shim {SHIM}\n"
-        f"[ -e /etc/locald/policy ] || printf '{policy}' > /etc/locald/policy\n"
+        f"printf '{policy}' > /etc/locald/policy\n"
         "chmod 0644 /etc/locald/policy",
     )
 

@@ -214,7 +214,7 @@ def write_report(directory: Path, profile: Json) -> Json:
         path = directory / "report.json"
         earlier = json.loads(path.read_text("utf-8")) if path.exists() else None
         report = merge_report(earlier, directory.name, profile)
-        _replace(path, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+        _replace(path, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
         _replace(directory / "junit.xml", make_junit(report))
     return report
 
@@ -293,7 +293,8 @@ def _messages(case: Json) -> Iterator[str]:
 
 def _printable(text: str) -> str:
     """Replace what XML 1.0 cannot hold; a payload may print anything."""
-    return "".join(char if char >= " " or char in "\t\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    shown = text.encode(errors="backslashreplace").decode()
+    return "".join(char if char >= " " or char in "\t\n" else "\N{REPLACEMENT CHARACTER}" for char in shown)
 
 
 @contextlib.contextmanager

@@ -209,7 +209,6 @@ def test_features_that_reach_out_are_refused(subject: Subject, mode: Mode) -> No
         "config.seccomp": written(linux__seccomp={"defaultAction": "SCMP_ACT_ALLOW"}),
         "config.label": written(process__selinuxLabel="system_u:system_r:init_t:s0"),
         "cgroup.path": written(linux__cgroupsPath="/"),
-        "config.propagation": written(linux__rootfsPropagation="shared"),
         "resources.unsupported": written(linux__resources={"pids": {"limit": 10}}),
         "namespace.missing": written(linux__namespaces=[{"type": "pid"}]),
         "namespace.path": lambda config: config["linux"]["namespaces"].append(
@@ -251,9 +250,14 @@ def test_mounts_that_reach_out_are_refused(subject: Subject, mode: Mode) -> None
 @pytest.mark.clause("BUNDLE-014")
 def test_what_the_caller_cannot_reach_stays_out_of_reach(subject: Subject, mode: Mode) -> None:
     """Root's private bundle, root filesystem or bind source is opened as the caller: refused, and nothing told."""
-    secret = {"destination": "/srv", "type": "bind", "source": "/root", "options": ["rbind"]}
+    secret = {"destination": "/srv", "type": "bind", "source": "{bundle}/private/inside", "options": ["rbind"]}
     bind, bundle, rootfs = subject.call(
-        subject.container(mode=mode, status=True, change=written(mounts=[secret])),
+        subject.container(
+            mode=mode,
+            status=True,
+            change=written(mounts=[secret]),
+            before='mkdir -p "$BUNDLE/private/inside"; chmod 700 "$BUNDLE/private"',
+        ),
         subject.container(mode=mode, before='chown root "$BUNDLE"; chmod 700 "$BUNDLE"'),
         subject.container(mode=mode, before='chown root "$BUNDLE/rootfs"; chmod 700 "$BUNDLE/rootfs"'),
     )

@@ -58,9 +58,12 @@ def test_masked_paths(subject: Subject, mode: Mode) -> None:
 @pytest.mark.clause("MOUNT-004")
 def test_no_mount_of_the_host_is_seen(subject: Subject, mode: Mode) -> None:
     """Mounts are private, and none is there but the root, the fixed ones and their masks."""
+    shared = subject.run(mode=mode, change=lambda config: config["linux"].update(rootfsPropagation="shared"))
     facts = subject.see(mode).facts
 
     assert [mount for mount in facts.mounts if mount.tags] == []
+    # Refused or forced to private, both keep the rule.
+    assert shared.exit_code == 125 or [mount for mount in shared.facts.mounts if mount.tags] == [], shared  # noqa: PLR2004
     places = ("/proc", "/sys", "/dev")
     assert [
         mount.target

@@ -8,7 +8,8 @@ import pytest
 from conformance.runtimes import Config, Mode
 from conformance.subject import Subject
 
-FORWARDED: Final = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH", "CONT", "TSTP")
+# TSTP before CONT: the shim stops with its payload, as a shell expects of a job, until it is continued.
+FORWARDED: Final = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH", "TSTP", "CONT")
 KILL: Final = int(signal.SIGKILL)
 
 

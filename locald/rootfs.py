@@ -5,13 +5,12 @@ a component that was seen to be no link stays one: paths are walked by hand inst
 Python does not offer.
 """
 
-import errno
 import os
 import stat
 from typing import NamedTuple
 
 from locald.errors import UserUnknown, VolumeUnusable
-from locald.spec import Account
+from locald.spec import Account, clean_path
 
 MAX_LINKS = 40  # as the kernel (path_resolution(7))
 MAX_TABLE_BYTES = 4 * 1024 * 1024
@@ -38,37 +37,45 @@ def find_path(root: str, path: str) -> Found:
     """
     waiting = _components(path)
     done: list[str] = []
-    links = 0
+    turns = 0
     mode: int | None = stat.S_IFDIR
     while waiting:
         name = waiting.pop()
         if name == "..":
-            if done:
-                done.pop()
+            del done[-1:]
             mode = stat.S_IFDIR
             continue
-        here = "/".join([root, *done, name])
-        try:
-            mode = os.lstat(here).st_mode
-        except FileNotFoundError:
-            return Found(_join_missing(done, [name, *reversed(waiting)]), None)
-        except OSError as error:
-            reason = "it leads through something that is no directory"
-            if error.errno != errno.ENOTDIR:
-                reason = error.strerror or str(error)
-            raise VolumeUnusable(path, reason) from error
-        if stat.S_ISLNK(mode):
-            links += 1
-            if links > MAX_LINKS:
-                raise VolumeUnusable(path, "the image has a loop of symbolic links there")
-            target = os.readlink(here)
-            if target.startswith("/"):
-                done = []
-            waiting += _components(target)
-            mode = stat.S_IFDIR
-        else:
+        mode = _look(path, "/".join([root, *done, name]))
+        if mode is None and ".." not in waiting:
+            return Found("/" + "/".join([*done, name, *reversed(waiting)]), None)
+        if mode is not None and not stat.S_ISLNK(mode):
             done.append(name)
+            continue
+        turns += 1
+        if turns > MAX_LINKS:
+            raise VolumeUnusable(path, "the image has a loop of symbolic links there")
+        if mode is None:
+            # `..` after what is missing can only be taken literally; what it leads to may be there.
+            waiting = _components(clean_path("/" + "/".join([*done, name, *reversed(waiting)])))
+            done = []
+        else:
+            target = os.readlink("/".join([root, *done, name]))
+            done = [] if target.startswith("/") else done
+            waiting += _components(target)
+        mode = stat.S_IFDIR
     return Found("/" + "/".join(done), mode)
+
+
+def _look(path: str, here: str) -> int | None:
+    """Return the mode of what is `here`, not following a link; None where there is nothing."""
+    try:
+        return os.lstat(here).st_mode
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        raise VolumeUnusable(path, "it leads through something that is no directory") from error
+    except OSError as error:
+        raise VolumeUnusable(path, error.strerror or str(error)) from error
 
 
 def read_file(root: str, path: str) -> bytes:
@@ -158,14 +165,3 @@ def _is_id(text: str) -> bool:
 def _components(path: str) -> list[str]:
     """Return the components of a path, last one first."""
     return [name for name in reversed(path.split("/")) if name not in {"", "."}]
-
-
-def _join_missing(done: list[str], missing: list[str]) -> str:
-    """Return where something missing would be: below a missing directory `..` can only be taken literally."""
-    parts = list(done)
-    for name in missing:
-        if name != "..":
-            parts.append(name)
-        elif parts:
-            parts.pop()
-    return "/" + "/".join(parts)

@@ -218,7 +218,7 @@ def make_mount(bind: Bind) -> dict[str, Any]:
 def make_stop_signal(image: dict[str, Any]) -> int:
     """Return what the process gets when `locald` gets TERM: the image's StopSignal, if the shim forwards it."""
     name = str(inherited(image).get("StopSignal") or "SIGTERM").upper()
-    if name.isdecimal():
+    if name.isascii() and name.isdecimal():
         return int(name) if int(name) in STOP_SIGNALS.values() else signal.SIGTERM
     name = name if name.startswith("SIG") else f"SIG{name}"
     return STOP_SIGNALS.get(name, signal.SIGTERM)

@@ -4,6 +4,7 @@ Nothing imports this package, and nothing else exits or writes to stdout. This f
 call, so it imports next to nothing: `locald run` reaches its verb without click (options.py says why).
 """
 
+import gc
 import os
 import signal
 import sys
@@ -32,14 +33,25 @@ class Terminated(BaseException):
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    sys.exit(guard(lambda: dispatch(sys.argv[1:])))
+    status = guard(lambda: flushed(dispatch(sys.argv[1:])))
+    # Not sys.exit: what lives here dies with the process, and tearing it down is a tenth of a short run.
+    os._exit(status)
+
+
+def flushed(status: int) -> int:
+    """Write out what is buffered; a reader that went away is met here, where it can be told."""
+    sys.stdout.flush()
+    return status
 
 
 def dispatch(words: list[str]) -> int:
     """Run the verb that `words` name; return the exit status."""
     if words[:1] == ["run"] and COMPLETE_VARIABLE not in os.environ:
+        # Modules are no garbage: looking for some while they load finds none.
+        gc.disable()
         from locald.cli import run  # noqa: PLC0415  # one verb a process
 
+        gc.enable()
         values = run.parse(words[1:])
         if values is not None:
             return run.run(values)

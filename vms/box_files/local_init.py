@@ -29,7 +29,8 @@ def run(*command: str) -> str:
 def cover(overlays: list[str], fresh: list[str]) -> None:
     """Make the directories of the profile private, keeping owner and mode of what they cover."""
     run("mount", "-t", "tmpfs", "-o", "mode=0755", "vms", STAGE)
-    for number, directory in enumerate(overlays):
+    # Not every machine has a /srv.
+    for number, directory in enumerate(filter(os.path.isdir, overlays)):
         upper, work = (Path(STAGE, str(number), name) for name in ("upper", "work"))
         for path in (upper, work):
             path.mkdir(parents=True)
@@ -40,7 +41,7 @@ def cover(overlays: list[str], fresh: list[str]) -> None:
         run("mount", "-t", "overlay", "-o", layers, "vms", directory)
     # The overlays hold their upper directories by themselves.
     run("umount", STAGE)
-    for directory in fresh:
+    for directory in filter(os.path.isdir, fresh):
         mode = Path(directory).stat().st_mode & 0o7777
         run("mount", "-t", "tmpfs", "-o", f"mode={mode:04o}", "vms", directory)
 

@@ -117,6 +117,7 @@ class Registry:
         with self._errors():
             response = self._get(f"manifests/{version}", {"Accept": _ACCEPT})
             if response.status == 404:  # noqa: PLR2004  # Not Found
+                response.close()
                 separator = "@" if ":" in version else ":"
                 raise ImageNotFound(
                     f"{self._name}/{self._reference.repository}{separator}{version}", self._name
@@ -145,29 +146,36 @@ class Registry:
             DigestMismatch: More bytes than promised (exit 125, `image.digest-mismatch`).
         """
         retry: urllib3.Retry = self._retry
-        while True:
-            with self._errors():
-                response = self._open_blob(writer)
+        with self._errors():
+            while (broken := self._read_blob(writer)) is not None:
                 try:
-                    for chunk in response.stream(CHUNK_BYTES, decode_content=False):
-                        writer.write(chunk)
-                except (ProtocolError, Urllib3TimeoutError, SSLError) as error:
-                    response.close()
-                    try:
-                        retry = retry.increment("GET", str(writer.descriptor.digest), error=error)
-                    except MaxRetryError as exhausted:
-                        raise RegistryInterrupted(self._name, _reason(error)) from exhausted
-                    retry.sleep()
-                    continue
-                finally:
-                    response.release_conn()
-            return
+                    retry = retry.increment("GET", str(writer.descriptor.digest), error=broken)
+                except MaxRetryError as exhausted:
+                    raise RegistryInterrupted(self._name, _reason(broken)) from exhausted
+                retry.sleep()
+
+    def _read_blob(self, writer: BlobWriter) -> Exception | None:
+        """Read on until the blob ends, or return what ended it earlier."""
+        response = self._open_blob(writer)
+        try:
+            for chunk in response.stream(CHUNK_BYTES, decode_content=False):
+                writer.write(chunk)
+        except (ProtocolError, Urllib3TimeoutError, SSLError) as error:
+            response.close()
+            return error
+        except BaseException:
+            # Half an answer is still to come: that connection serves nobody else.
+            response.close()
+            raise
+        response.release_conn()
+        return None
 
     def _open_blob(self, writer: BlobWriter) -> urllib3.BaseHTTPResponse:
         digest = writer.descriptor.digest
         headers = {"Range": f"bytes={writer.size_bytes}-"} if writer.size_bytes else {}
         response = self._get(f"blobs/{digest}", headers)
         if response.status == 404:  # noqa: PLR2004  # Not Found
+            response.close()
             raise RegistryFailed(self._name, f"it has the image, but not its blob {digest}")
         start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
         resumed = response.status == 206 and start is not None  # noqa: PLR2004  # Partial Content

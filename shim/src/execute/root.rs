@@ -36,13 +36,16 @@ const LINKS: [(&CStr, &CStr); 6] = [
     (c"core", c"/proc/kcore"),
 ];
 
+/// The first terminal of a new devpts.
+const FIRST_TERMINAL: &CStr = c"0";
+
 /// What the parent made ready, each in no namespace yet.
 pub struct Mounts {
     root: Fd,
     /// One for each mount of the plan that is a bind.
     binds: Vec<Option<(Fd, bool)>>,
-    /// The container's devpts and, on it, the console.
-    pts: Option<(Fd, Fd)>,
+    /// The container's devpts, if it has a terminal.
+    pts: Option<Fd>,
     terminal: Option<Terminal>,
 }
 
@@ -102,9 +105,8 @@ pub fn prepare(
     let mut mounts = Mounts { root, binds, pts: None, terminal: None };
     if let Some(size) = plan.process.terminal {
         let pts = make_pts(plan, entry)?;
-        let (terminal, console) = Terminal::open(&pts, size)?;
-        mounts.pts = Some((pts, console));
-        mounts.terminal = Some(terminal);
+        mounts.terminal = Some(Terminal::open(&pts, size, entry)?);
+        mounts.pts = Some(pts);
     }
     Ok(mounts)
 }
@@ -333,11 +335,12 @@ fn make_pts(plan: &Plan, entry: &Entry) -> Result<Fd, Error> {
 struct Dev {
     tmpfs: Fd,
     inner: [(&'static CStr, Fd); 3],
-    console: Option<Fd>,
+    /// Whether the first terminal is the console too.
+    console: bool,
 }
 
 /// Fills a /dev that only we can reach. Not nodev: its nodes are the six that every user may open.
-fn make_dev(plan: &Plan, entry: &Entry, pts: Option<(Fd, Fd)>) -> Result<Dev, Error> {
+fn make_dev(plan: &Plan, entry: &Entry, pts: Option<Fd>) -> Result<Dev, Error> {
     let owner = match plan.mode {
         // The caller himself gets nothing to write here: root's it stays.
         Mode::Direct => (0, 0),
@@ -357,11 +360,12 @@ fn make_dev(plan: &Plan, entry: &Entry, pts: Option<(Fd, Fd)>) -> Result<Dev, Er
     for name in [c"pts", c"shm", c"mqueue"] {
         sys::make_dir(at, name, 0o755).or_fail(CODE, "a directory in /dev")?;
     }
-    let (pts, console) = match pts {
-        Some((pts, console)) => (pts, Some(console)),
-        None => (make_pts(plan, entry)?, None),
+    let console = pts.is_some();
+    let pts = match pts {
+        Some(pts) => pts,
+        None => make_pts(plan, entry)?,
     };
-    if console.is_some() {
+    if console {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
         sys::open(at, c"console", flags, 0o620, 0).or_fail(CODE, "/dev/console")?;
     }
@@ -373,11 +377,16 @@ fn make_dev(plan: &Plan, entry: &Entry, pts: Option<(Fd, Fd)>) -> Result<Dev, Er
 impl Dev {
     /// Attaches what belongs into /dev, once /dev itself is attached.
     fn attach(self) -> Result<(), Error> {
-        let console = self.console.map(|console| (c"console", console));
-        for (name, mount) in self.inner.into_iter().chain(console) {
-            let target = sys::open(At::Dir(&self.tmpfs), name, libc::O_PATH, 0, sys::BENEATH)
-                .or_fail(CODE, "a target in /dev")?;
-            sys::attach(&mount, &target).or_fail(CODE, "attaching in /dev")?;
+        for (name, mount) in &self.inner {
+            self.attach_at(name, mount)?;
+        }
+        if self.console {
+            // Now, not before: until Linux 6.15 only an attached mount can be cloned.
+            let (_, pts) = &self.inner[0];
+            let node = sys::open(At::Dir(pts), FIRST_TERMINAL, libc::O_PATH, 0, sys::BENEATH)
+                .and_then(|node| sys::clone_mount(&node, false))
+                .or_fail(CODE, "the terminal's node")?;
+            self.attach_at(c"console", &node)?;
         }
         Ok(())
     }
@@ -391,6 +400,12 @@ fn set_network_parameters(proc: &Fd) {
             let _ = sys::write(file.number(), value);
         }
     };
+
+    fn attach_at(&self, name: &CStr, mount: &Fd) -> Result<(), Error> {
+        sys::open(At::Dir(&self.tmpfs), name, libc::O_PATH, 0, sys::BENEATH)
+            .and_then(|target| sys::attach(mount, &target))
+            .or_fail(CODE, "attaching in /dev")
+    }
     // Absent where the kernel is built without it; then nothing is lost but the convenience.
     write(c"sys/net/ipv4/ip_unprivileged_port_start", b"0");
     write(c"sys/net/ipv4/ping_group_range", b"0 2147483647");
@@ -417,21 +432,20 @@ fn mask(proc: &Fd, sys_fs: &Fd, null: &Fd, view: &MountView) -> Result<(), Error
     let constant = MASKED_PATHS.iter().filter(|_| active(Rule::PathMasks)).copied();
     let covered = view.covered.iter().filter(|_| active(Rule::OverMounts));
     let covered = covered.filter_map(|path| path.to_str().ok());
-    let mut empty = None;
+    let mut empty: Option<Fd> = None;
     for path in constant.chain(covered) {
         let Some(target) = find(place(path)) else { continue };
         let is_dir = sys::stat(target.number()).is_ok_and(|status| status.kind() == libc::S_IFDIR);
-        let cover = if is_dir {
-            if empty.is_none() {
-                empty = Some(make_tmpfs(4096, 2, 0o555, (0, 0), DATA | sys::RDONLY)?);
-            }
-            empty
-                .as_ref()
-                .map_or(Err(sys::Errno(libc::EIO)), |empty| sys::clone_mount(empty, false))
-        } else {
-            sys::clone_mount(null, false)
+        let cover = match &empty {
+            _ if !is_dir => sys::clone_mount(null, false).or_fail(CODE, path)?,
+            Some(attached) => sys::clone_mount(attached, false).or_fail(CODE, path)?,
+            None => make_tmpfs(4096, 2, 0o555, (0, 0), DATA | sys::RDONLY)?,
         };
-        sys::attach(&cover.or_fail(CODE, path)?, &target).or_fail(CODE, path)?;
+        sys::attach(&cover, &target).or_fail(CODE, path)?;
+        // The others are copies of the first: until Linux 6.15 only an attached mount can be cloned.
+        if is_dir && empty.is_none() {
+            empty = Some(cover);
+        }
     }
     Ok(())
 }

@@ -123,8 +123,12 @@ def check_controls(catalogue: Catalogue, known: Iterable[str]) -> None:
 
 def select(catalogue: Catalogue, pattern: str) -> tuple[str, ...]:
     """Return the ids that match `pattern`: globs separated by commas, case does not matter."""
-    globs = [glob.strip().upper() for glob in pattern.split(",") if glob.strip()]
-    return tuple(name for name in catalogue if any(fnmatch.fnmatchcase(name, glob) for glob in globs))
+    return tuple(name for name in catalogue if matches(name.upper(), pattern.upper()))
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Say whether `name` matches one of the globs in `pattern`, which commas separate."""
+    return any(fnmatch.fnmatchcase(name, glob.strip()) for glob in pattern.split(","))
 
 
 def _parse_clause(name: str, entry: object, family: str) -> Clause:

@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from _pytest.runner import runtestprotocol
 
 import vms
-from conformance import clauses, install, preconditions, report, runtimes, waivers
+from conformance import clauses, controls, install, preconditions, report, runtimes, waivers
 from conformance.inputs import InputError
 from conformance.subject import SHIM, KitError, Subject
 from conformance.verdicts import Outcome
@@ -28,8 +28,9 @@ ROOT: Final = HERE.parent
 # An emulated CPU starts a process 20 to 35 times slower than the controller; waits are sized for the host.
 SLOWNESS: Final = {"local": 1.0, "vm": 10.0}
 MESSAGE_CHARS: Final = 4000
-# Clauses that need the Debian image and a registry in the guest.
-BIG_CLAUSES: Final = ("IMG-007", "IMG-008", "IMG-009")
+PLANTED: Final = report.Proof(
+    "planted", proven=True, observed="a negative control; such a run is never green"
+)
 
 
 @dataclass
@@ -73,6 +74,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--keep-on-fail", action="store_true", help="leave the machine up if the run is not green"
     )
+    group.addoption(
+        "--planted", metavar="CONTROL", help="the machine holds a planted fault: only run the clauses"
+    )
     group.addoption("--reuse", action="store_true", help="use a machine that is up, and leave it up")
     group.addoption("--kit-cache", default="~/.cache/locald-kit", help="made inputs")
 
@@ -87,6 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
         catalogue = clauses.read_catalogue()
         tests = clauses.find_tests(HERE)
         clauses.check_coverage(catalogue, {name for named in tests.values() for name in named})
+        clauses.check_controls(catalogue, controls.read_controls())
         text = waivers.WAIVERS.read_text("utf-8")
         live = waivers.parse_waivers(text, today=datetime.datetime.now(datetime.UTC).date(), known=catalogue)
         profile = vms.read(config.getoption("profile"))
@@ -137,6 +142,11 @@ def prepare(config: pytest.Config, controller: Controller) -> None:
             controller.machine.callback(take_away, config, controller)
             vms.up(name, report=lambda line: say(f"vms: {line}"))
         controller.guest = vms.connect(name)
+    if config.getoption("planted"):
+        # `conformance.controls` proved the machine and put its fault there. What comes out is about the kit.
+        controller.before = (PLANTED,)
+        controller.subject["planted"] = config.getoption("planted")
+        return
     with timed(controller, "prove"):
         controller.before = preconditions.prove(controller.guest)
     with timed(controller, "install"):
@@ -147,7 +157,7 @@ def prepare(config: pytest.Config, controller: Controller) -> None:
             product,
             Path(config.getoption("kit_cache")).expanduser(),
             controller.profile.users,
-            debian=any(name in BIG_CLAUSES for name in controller.selected or controller.catalogue),
+            debian=any(name in install.BIG_CLAUSES for name in controller.selected or controller.catalogue),
         )
 
 
@@ -280,7 +290,12 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
     """Write the report and take the machine away, whatever happened."""
     after: tuple[report.Proof, ...] = ()
     try:
-        if controller.guest is not None:
+        if config.getoption("planted"):
+            after = (PLANTED,)
+            controller.errors.append(
+                f"a negative control ({config.getoption('planted')}): no verdict on a product"
+            )
+        elif controller.guest is not None:
             with timed(controller, "prove again"):
                 after = preconditions.prove(controller.guest)
     finally:

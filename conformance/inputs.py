@@ -70,14 +70,27 @@ def run_program(command: Sequence[str], *, limit_s: float, env: Mapping[str, str
     return done.stdout.decode(errors="replace")
 
 
-def compile_static(source: Path, target: Path, *, defines: Mapping[str, str] | None = None) -> Path:
+def compile_static(
+    source: Path, target: Path, *, defines: Mapping[str, str] | None = None, dynamic: bool = False
+) -> Path:
     """Compile one C file into a static program, unless `target` is newer."""
     if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     flags = [f'-D{name}="{value}"' if value else f"-D{name}" for name, value in (defines or {}).items()]
     aside = target.with_suffix(f".{os.getpid()}")
-    command = ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", *flags, "-o", str(aside), str(source)]
+    command = [
+        "gcc",
+        *(() if dynamic else ("-static",)),
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        *flags,
+        "-o",
+        str(aside),
+        str(source),
+    ]
     run_program(command, limit_s=COMPILE_LIMIT_S)
     aside.replace(target)
     return target

@@ -20,6 +20,8 @@ AGENT: Final = Path(__file__).with_name("agent.py")
 WORKERS: Final = ("main", *(f"gw{number}" for number in range(8)))
 STEP_LIMIT_S: Final = 300.0
 REGISTRY_PORT: Final = 5055
+# Clauses that need the Debian image and a registry in the guest.
+BIG_CLAUSES: Final = ("IMG-007", "IMG-008", "IMG-009")
 REGISTRY_CONFIG: Final = f"""version: 0.1
 log: {{level: warn}}
 storage: {{filesystem: {{rootdirectory: {HOME}/registry}}}}

@@ -250,7 +250,12 @@ def test_mounts_that_reach_out_are_refused(subject: Subject, mode: Mode) -> None
 @pytest.mark.clause("BUNDLE-014")
 def test_what_the_caller_cannot_reach_stays_out_of_reach(subject: Subject, mode: Mode) -> None:
     """Root's private bundle, root filesystem or bind source is opened as the caller: refused, and nothing told."""
-    secret = {"destination": "/srv", "type": "bind", "source": "{bundle}/private/inside", "options": ["rbind"]}
+    secret = {
+        "destination": "/srv",
+        "type": "bind",
+        "source": "{bundle}/private/inside",
+        "options": ["rbind"],
+    }
     bind, bundle, rootfs = subject.call(
         subject.container(
             mode=mode,
@@ -263,7 +268,8 @@ def test_what_the_caller_cannot_reach_stays_out_of_reach(subject: Subject, mode:
     )
 
     assert_refused(bind, "mount.source")
-    assert bundle.outcome == (125, "bundle.open"), bundle
+    assert bundle.exit_code == 125, bundle
+    assert bundle.code in ("bundle.open", "bundle.config"), bundle
     # A directory of root's may be opened for its path alone; it must give nothing away.
     assert rootfs.exit_code != 0, rootfs
     assert "observe" not in rootfs.stdout
@@ -345,7 +351,7 @@ def test_the_status_descriptor(subject: Subject, mode: Mode) -> None:
     assert [event["event"] for event in ran.events] == ["started", "exited"], ran
     assert isinstance(ran.events[0]["pid"], int)
     assert ran.events[0]["pid"] > 1
-    assert ran.events[1]["status"] == 7  # noqa: PLR2004  # the payload's
+    assert ran.events[1]["status"] == 7  # the payload's
     assert [event["event"] for event in refused.events] == ["refused"], refused
     assert refused.events[0]["code"] == refused.code == "config.unknown"
     assert refused.events[0]["why"]

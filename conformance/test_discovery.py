@@ -42,7 +42,7 @@ def test_path_does_not_count(subject: Subject) -> None:
     job["env"] = job["env"] | {"PATH": f"{prefix}/decoy:/usr/bin:/bin"}
     (result,) = subject.call(job)
 
-    assert result.exit_code == 7, result  # noqa: PLR2004  # the payload's
+    assert result.exit_code == 7, result  # the payload's
     assert MARK not in result.stderr
 
 
@@ -59,7 +59,7 @@ def test_the_working_directory_does_not_count(subject: Subject) -> None:
     job["argv"] = ["/bin/sh", "-c", f'cd {prefix}/cwd && exec "$@"', "sh", *job["argv"]]
     (result,) = subject.call(job)
 
-    assert result.exit_code == 7, result  # noqa: PLR2004  # the payload's
+    assert result.exit_code == 7, result  # the payload's
     assert MARK not in result.stderr
 
 
@@ -73,7 +73,7 @@ def test_argv0_and_links_do_not_count(subject: Subject) -> None:
     prefix = named["argv"][0].removesuffix("/bin/locald")
     named["argv"] = ["/bin/bash", "-c", f'exec -a {prefix}/decoy/locald "$@"', "sh", *named["argv"]]
     for result in subject.call(linked, named):
-        assert result.exit_code == 7, result  # noqa: PLR2004  # the payload's
+        assert result.exit_code == 7, result  # the payload's
         assert MARK not in result.stderr
 
 
@@ -98,7 +98,7 @@ def test_the_environment_does_not_count(subject: Subject) -> None:
     }
     (result,) = subject.call(job)
 
-    assert result.exit_code == 7, result  # noqa: PLR2004  # the payload's
+    assert result.exit_code == 7, result  # the payload's
     assert MARK not in result.stderr
 
 

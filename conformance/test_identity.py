@@ -102,7 +102,7 @@ def test_no_other_map_is_to_be_had(subject: Subject) -> None:
     )
 
     for result in results:
-        assert result.exit_code == 125, result  # noqa: PLR2004
+        assert result.exit_code == 125, result
         assert result.code in ("map.entry", "map.host-zero", "config.type"), result
 
 
@@ -175,7 +175,7 @@ def test_files_in_a_bind_belong_to_the_caller(subject: Subject, mode: Mode) -> N
 def test_switching_ids_inside(subject: Subject) -> None:
     """In mapped mode root inside may become another mapped id; in direct mode nobody may."""
     names = ["CAP_SETUID", "CAP_SETGID", "CAP_CHOWN"]
-    wanted = {kind: names for kind in ("bounding", "effective", "permitted")}
+    wanted = dict.fromkeys(("bounding", "effective", "permitted"), names)
     mapped = subject.run(mode="mapped", change=lambda config: config["process"].update(capabilities=wanted))
     direct = subject.see("direct")
 
@@ -213,5 +213,5 @@ def test_a_malformed_line_of_the_caller_is_refused(subject: Subject) -> None:
         for line in ("abc:10", "0:65536")
     )
     for result in subject.call(bad, zero):
-        assert result.exit_code == 125, result  # noqa: PLR2004
+        assert result.exit_code == 125, result
         assert result.code.startswith("subids.") or result.code == "map.host-zero", result

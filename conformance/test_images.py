@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import pytest
 
-from conformance.observation import Facts
 from conformance.install import REGISTRY_PORT
+from conformance.observation import Facts
 from conformance.runtimes import Mode
 from conformance.subject import HOME, Job, Subject
 
@@ -54,7 +54,7 @@ def test_an_archive(subject: Subject, mode: Mode) -> None:
         )
     )
 
-    assert result.exit_code == 7, result  # noqa: PLR2004  # the payload's
+    assert result.exit_code == 7, result  # the payload's
 
 
 @pytest.mark.clause("IMG-003")
@@ -65,7 +65,7 @@ def test_options_of_run(subject: Subject, mode: Mode) -> None:
 
     assert facts.environ["GIVEN"] == "here"
     assert facts.process["cwd"] == "/tmp"  # noqa: S108
-    assert facts.attempts["make-root"] == 30  # noqa: PLR2004  # EROFS
+    assert facts.attempts["make-root"] == 30  # EROFS
     assert [line.split(":")[0].strip() for line in facts.lines("net")[2:]] == ["lo"]
 
 
@@ -131,7 +131,7 @@ def test_a_damaged_image(subject: Subject) -> None:
         )
     )
 
-    assert result.exit_code == 125, result  # noqa: PLR2004
+    assert result.exit_code == 125, result
     assert result.code.startswith("image."), result
     assert result.stdout == ""
 

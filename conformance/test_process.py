@@ -76,7 +76,7 @@ def test_closed_standard_streams(subject: Subject, mode: Mode) -> None:
     for result in results[:2]:
         assert result.facts.lines("fds")[0] == "0 /dev/null", result
     assert results[1].facts.lines("fds")[2] == "2 /dev/null", results[1]
-    assert results[2].exit_code == 7  # noqa: PLR2004  # the payload's
+    assert results[2].exit_code == 7  # the payload's
 
 
 @pytest.mark.clause("PROC-003")
@@ -192,7 +192,7 @@ def test_direct_has_no_capability(subject: Subject) -> None:
 def test_mapped_has_at_most_the_allowed_capabilities(subject: Subject) -> None:
     """In mapped mode no set goes beyond the eleven allowed capabilities; none is given that was not asked for."""
     names = [f"CAP_{name}" for name in ALLOWED]
-    every = {kind: names for kind in ("bounding", "effective", "permitted")}
+    every = dict.fromkeys(("bounding", "effective", "permitted"), names)
     some = {kind: ["CAP_CHOWN", "CAP_KILL"] for kind in ("bounding", "effective", "permitted")}
     full, two = subject.call(
         subject.container(mode="mapped", change=lambda config: config["process"].update(capabilities=every)),

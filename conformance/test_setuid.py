@@ -67,7 +67,7 @@ def test_locald_executes_the_sibling_shim_alone(subject: Subject, mode: Mode) ->
     job = subject.locald("run", "--mode", mode, SMALL, "--", "/bin/observe", "exit", "7", trace=True)
     (result,) = subject.call(job)
 
-    assert result.exit_code == 7, result  # noqa: PLR2004  # the payload's
+    assert result.exit_code == 7, result  # the payload's
     programs = [program for _, program in result.executed]
     shim = f"{PREFIX}/bin/locald-shim"
     # The interpreter also runs as a container of our own, where it unpacks (mapped, several owners).
@@ -93,7 +93,7 @@ def test_nothing_needs_an_engine(subject: Subject) -> None:
     (run,) = subject.call(subject.locald("run", SMALL, "--", "/bin/observe", "exit", "7"))
 
     assert found.stdout == "", found
-    assert run.exit_code == 7, run  # noqa: PLR2004  # the payload's
+    assert run.exit_code == 7, run  # the payload's
 
 
 @pytest.mark.clause("LEAF-005")
@@ -145,7 +145,7 @@ def test_the_environment_changes_nothing_in_the_shim(subject: Subject, mode: Mod
 def test_off_a_terminal_nobody_is_asked(subject: Subject) -> None:
     """Off a terminal, for a user whose sudo asks for a password: no sudo is executed, /dev/tty is not opened."""
     before, after = (
-        "chmod 0755 {0}".format(f"{PREFIX}/bin/locald-shim"),
+        "chmod 0755 {}".format(f"{PREFIX}/bin/locald-shim"),
         f"chmod 4755 {PREFIX}/bin/locald-shim",
     )
     job = subject.locald("run", SMALL, "--", "/bin/observe", "exit", "7", user="asker", trace=True)
@@ -167,7 +167,7 @@ def test_off_a_terminal_nobody_is_asked(subject: Subject) -> None:
     assert "/dev/tty" not in unset.opened
     assert f"sudo {LOCALD} admin setup" in unset.stderr, unset
     assert not told.timed_out, told
-    assert told.exit_code == 125, told  # noqa: PLR2004
+    assert told.exit_code == 125, told
     assert "assword" not in told.stdout
 
 
@@ -190,7 +190,7 @@ def test_without_the_setuid_bit_nothing_works(subject: Subject, mode: Mode) -> N
     job["argv"] = [copy, *job["argv"][1:]]
     (plain,) = subject.call(job)
 
-    assert bound.exit_code == 125, bound  # noqa: PLR2004
+    assert bound.exit_code == 125, bound
     assert bound.code in ("caller.no-new-privs", "shim.not-setuid"), bound
     assert plain.outcome == (125, "shim.not-setuid"), plain
 
@@ -204,7 +204,7 @@ def test_the_policy_decides_who_may(subject: Subject, mode: Mode) -> None:
     )
 
     assert stranger.outcome == (125, "shim.policy"), stranger
-    assert named.exit_code == 7, named  # noqa: PLR2004  # the payload's
+    assert named.exit_code == 7, named  # the payload's
 
 
 @pytest.mark.xdist_group("policy")
@@ -230,7 +230,7 @@ def test_a_policy_that_cannot_be_trusted(subject: Subject) -> None:
     *refused, outdated = subject.call(*jobs)
 
     assert [result.outcome for result in refused] == [(125, "shim.policy")] * len(refused), refused
-    assert outdated.exit_code == 125, outdated  # noqa: PLR2004
+    assert outdated.exit_code == 125, outdated
     assert outdated.code in ("shim.outdated", "shim.policy")
 
 
@@ -257,7 +257,7 @@ def test_state_is_roots_alone(subject: Subject, mode: Mode) -> None:
     assert result.problem == "", result
     assert lines[0].startswith("0 7"), lines
     assert lines[1] == "0 700", lines
-    assert len(lines) > 3, lines  # noqa: PLR2004  # there was an entry
+    assert len(lines) > 3, lines  # there was an entry
     assert "Permission denied" in result.stderr, lines
 
 
@@ -286,7 +286,7 @@ def test_an_id_in_use_is_refused(subject: Subject, mode: Mode) -> None:
 
     assert "[id.in-use]" in result.stderr, result
     assert "code 125" in result.stderr
-    assert result.exit_code == 143, result  # noqa: PLR2004  # 128 + TERM: it ran on until then
+    assert result.exit_code == 143, result  # 128 + TERM: it ran on until then
 
 
 @pytest.mark.clause("PRIV-008")
@@ -319,7 +319,7 @@ def test_selinux_unconfined_runs(subject: Subject, mode: Mode) -> None:
     assert ":unconfined_t:" in context
     assert result.exit_code == 0, result
     assert ":unconfined_t:" in result.facts.text("attr"), result.facts.text("attr")
-    assert login.exit_code == 7, login.describe()  # noqa: PLR2004  # the payload's
+    assert login.exit_code == 7, login.describe()  # the payload's
     assert [line for line in result.data["kernel"] if "denied" in line and "locald" in line] == []
 
 
@@ -336,7 +336,7 @@ def test_selinux_user_u_is_refused_cleanly(subject: Subject, mode: Mode) -> None
 
     assert context.startswith("user_u:"), context
     assert not output.timed_out, output.describe()
-    assert output.exit_code == 125, output.describe()  # noqa: PLR2004
+    assert output.exit_code == 125, output.describe()
     assert "locald" in output.error_text
     assert "[" in output.error_text
     assert "Traceback" not in output.error_text, output.describe()

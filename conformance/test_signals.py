@@ -25,7 +25,7 @@ def with_terminal(config: Config) -> None:
 
 @pytest.mark.parametrize("init", [False, True], ids=["alone", "init"])
 @pytest.mark.clause("SIG-001")
-def test_signals_reach_the_payload(subject: Subject, mode: Mode, init: bool) -> None:  # noqa: FBT001
+def test_signals_reach_the_payload(subject: Subject, mode: Mode, init: bool) -> None:
     """Each of nine signals that the caller sends to the shim arrives in the payload, in order."""
     steps: list[dict[str, Any]] = [{"expect": "ready"}]
     for name in FORWARDED:
@@ -47,7 +47,7 @@ def test_term_ends_a_payload_with_an_init(subject: Subject, mode: Mode) -> None:
         steps=[{"expect": "ready"}, {"signal": number("TERM"), "to": "user"}],
     )
 
-    assert result.exit_code == 143, result  # noqa: PLR2004  # 128 + TERM
+    assert result.exit_code == 143, result  # 128 + TERM
     assert result.events[-1] == {"event": "exited", "status": 143}
     assert result.leftover == []
 
@@ -58,7 +58,7 @@ def test_term_ends_a_payload_with_an_init(subject: Subject, mode: Mode) -> None:
 def test_killing_the_shim_leaves_nothing(
     subject: Subject,
     mode: Mode,
-    init: bool,  # noqa: FBT001
+    init: bool,
     verb: str,
 ) -> None:
     """SIGKILL of the shim leaves no process of the container, no mount and no file of root's."""
@@ -120,7 +120,7 @@ def test_the_end_of_the_payload_ends_its_orphans(subject: Subject, mode: Mode) -
         steps=[{"expect": "ready"}, {"signal": number("TERM"), "to": "user"}],
     )
 
-    assert result.exit_code == 143, result  # noqa: PLR2004  # 128 + TERM
+    assert result.exit_code == 143, result  # 128 + TERM
     assert result.leftover == []
 
 

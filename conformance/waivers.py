@@ -45,7 +45,7 @@ def parse_waivers(text: str, *, today: datetime.date, known: Iterable[str]) -> t
         message = f"waivers: {error}"
         raise CatalogueError(message) from error
     if set(document) - {"waiver"}:
-        message = f"waivers: unknown key {sorted(set(document) - {'waiver'})[0]}"
+        message = f"waivers: unknown key {min(set(document) - {'waiver'})}"
         raise CatalogueError(message)
     entries = document.get("waiver", [])
     if not isinstance(entries, list):

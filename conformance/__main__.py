@@ -1,0 +1,59 @@
+"""`python -m conformance list [GLOB] | explain ID`: the catalogue for a person. The kit itself runs as pytest."""
+
+import argparse
+import sys
+import textwrap
+from pathlib import Path
+from typing import Final
+
+from conformance import clauses
+from conformance.controls import read_controls
+
+HERE: Final = Path(__file__).parent
+WIDTH: Final = 100
+
+
+def main(arguments: list[str]) -> int:
+    """Run one verb; 1 if there is no such clause or the catalogue is at fault."""
+    parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    listing = verbs.add_parser("list", help="the clauses, a line each")
+    listing.add_argument("glob", nargs="?", default="*")
+    verbs.add_parser("explain", help="everything about one clause").add_argument("id")
+    chosen = parser.parse_args(arguments)
+    try:
+        catalogue = clauses.read_catalogue()
+        tests = clauses.find_tests(HERE)
+        clauses.check_coverage(catalogue, {name for named in tests.values() for name in named})
+        controls = read_controls()
+        clauses.check_controls(catalogue, controls)
+    except clauses.CatalogueError as error:
+        sys.stderr.write(f"conformance: {error}\n")
+        return 1
+    names = clauses.select(catalogue, chosen.glob if chosen.verb == "list" else chosen.id)
+    if not names:
+        sys.stderr.write("conformance: there is no such clause; `python -m conformance list` names them\n")
+        return 1
+    for name in names:
+        clause = catalogue[name]
+        if chosen.verb == "list":
+            sys.stdout.write(f"{name:12} {clause.level:6} {clause.statement}\n")
+            continue
+        rows = {
+            "statement": clause.statement,
+            "level": clause.level,
+            "seen by": clause.observable,
+            "source": clause.source,
+            "profiles": " ".join(clause.profiles),
+            "tests": ", ".join(test for test, named in tests.items() if name in named),
+        }
+        rows |= {f"control {control}": controls[control].says for control in clause.controls}
+        sys.stdout.write(f"{name}\n")
+        for key, value in rows.items():
+            indent = " " * 28
+            sys.stdout.write(textwrap.fill(f"  {key:25} {value}", WIDTH, subsequent_indent=indent) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

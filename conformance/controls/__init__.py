@@ -1,0 +1,99 @@
+"""Planted faults: proof that a clause can turn red.
+
+A clause counts only if a fault turned it red; the catalogue names which faults must. `python -m conformance.controls`
+plants each in a guest that is thrown away, runs the clauses that claim it, and compares.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from conformance.clauses import Catalogue, CatalogueError
+
+DECLARED: Final = Path(__file__).with_name("controls.toml")
+WRAPPER: Final = Path(__file__).with_name("wrapper.c")
+# Exactly one of these says what the fault is.
+_KINDS: Final = ("define", "rules", "script", "package")
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One planted fault."""
+
+    name: str
+    says: str
+    define: str = ""
+    dynamic: bool = False
+    rules: str = ""
+    script: str = ""
+    package: str = ""
+
+
+def parse_controls(text: str) -> dict[str, Control]:
+    """Return the controls of controls.toml, by name.
+
+    Raises:
+        CatalogueError: Malformed, or an entry that says not exactly one kind of fault.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogueError(f"controls: {error}") from error
+    controls = {}
+    for name, entry in document.items():
+        if not isinstance(entry, dict) or set(entry) - {"says", "dynamic", *_KINDS} or not entry.get("says"):
+            raise CatalogueError(f"controls: {name}: unknown or missing keys")
+        if sum(key in entry for key in _KINDS) != 1:
+            raise CatalogueError(f"controls: {name}: needs exactly one of {', '.join(_KINDS)}")
+        controls[name] = Control(name=name, **entry)
+    return controls
+
+
+def read_controls() -> dict[str, Control]:
+    """Return the controls of the tree."""
+    return parse_controls(DECLARED.read_text("utf-8"))
+
+
+def claims(catalogue: Catalogue, control: str, profile: str) -> tuple[str, ...]:
+    """Return the clauses that claim to see `control`, on `profile`."""
+    return tuple(
+        clause.id
+        for clause in catalogue.values()
+        if control in clause.controls and clause.applies_to(profile)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What all controls together showed."""
+
+    # (control, clause) that had to be red and was not.
+    missed: tuple[tuple[str, str], ...]
+    # Clauses that no control turned red: they may be true, but nothing shows that they can be false.
+    unproven: tuple[str, ...]
+    caught: Mapping[str, int]
+
+
+def make_account(
+    catalogue: Catalogue, profile: str, verdicts: Mapping[str, Mapping[str, str]], controls: Iterable[str]
+) -> Account:
+    """Return the account of a run of controls.
+
+    Args:
+        catalogue: Every clause.
+        profile: Where the controls were planted.
+        verdicts: For each control that ran, the verdict of each clause it was judged by.
+        controls: The names of the controls that were to run.
+    """
+    red: set[str] = set()
+    missed, caught = [], {}
+    for control in controls:
+        found = {clause for clause, verdict in verdicts.get(control, {}).items() if verdict == "FAIL"}
+        red |= found
+        claimed = claims(catalogue, control, profile)
+        missed += [(control, clause) for clause in claimed if clause not in found]
+        caught[control] = len(found)
+    applicable = [clause.id for clause in catalogue.values() if clause.applies_to(profile)]
+    return Account(tuple(missed), tuple(clause for clause in applicable if clause not in red), caught)

@@ -1,0 +1,208 @@
+"""`python -m conformance.controls --wheel WHEEL`: plant every fault, and see the clauses that claim it turn red.
+
+One guest for all: proven, installed into once, and brought back to that state after each fault. Exit code 0 if every
+claim was kept and no clause is left unproven, else 1.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import vms
+from conformance import clauses, inputs, install, preconditions
+from conformance.controls import WRAPPER, Account, Control, claims, make_account, read_controls
+from conformance.subject import HOME, PREFIX, SHIM
+
+ROOT: Final = Path(__file__).parent.parent.parent
+PROFILE: Final = "local"
+RUN_LIMIT_S: Final = 600
+BUILD_LIMIT_S: Final = 600
+MUTANT_FLAGS: Final = "-C target-feature=+crt-static --cfg locald_mutants"
+REAL: Final = f"{PREFIX}/real/locald-shim"
+PRISTINE: Final = f"{HOME}/pristine"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = argparse.ArgumentParser(prog="python -m conformance.controls", description=__doc__)
+    parser.add_argument(
+        "--wheel", type=Path, required=True, help="a good wheel, in which the faults are planted"
+    )
+    parser.add_argument(
+        "--only", metavar="GLOB", default="*", help="only these controls: globs separated by commas"
+    )
+    parser.add_argument("--report-dir", type=Path, help="reports/controls-TIME by default")
+    parser.add_argument("--kit-cache", type=Path, default=Path("~/.cache/locald-kit").expanduser())
+    parser.add_argument("--jobs", type=int, default=2, help="workers of each run")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the controls and print the account."""
+    arguments = parse_arguments()
+    catalogue, controls = clauses.read_catalogue(), read_controls()
+    clauses.check_controls(catalogue, controls)
+    chosen = [control for name, control in controls.items() if clauses.matches(name, arguments.only)]
+    started = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    directory = arguments.report_dir or ROOT / "reports" / f"controls-{started}"
+    verdicts: dict[str, dict[str, str]] = {}
+    with vms.booted(PROFILE, report=say) as guest:
+        for proof in preconditions.prove(guest):
+            if not proof.proven:
+                say(f"not proven: {proof.name}: {proof.observed}")
+                return 1
+        product = install.Product(arguments.wheel, None)
+        install.install(guest, product, arguments.kit_cache, guest.profile.users, debian=False)
+        root(guest, f"cp -a {PREFIX} {PRISTINE}")
+        for control in chosen:
+            wanted = [
+                name for name in claims(catalogue, control.name, PROFILE) if name not in install.BIG_CLAUSES
+            ]
+            if not wanted:
+                say(f"{control.name}: no clause claims it")
+                continue
+            begin = time.monotonic()
+            with planted(guest, control, arguments.kit_cache):
+                verdicts[control.name] = judge(control.name, wanted, directory, arguments)
+            red = sum(verdict == "FAIL" for verdict in verdicts[control.name].values())
+            say(f"{control.name}: {red} of {len(wanted)} clauses red, {time.monotonic() - begin:.0f} s")
+    reach = {name: clause for name, clause in catalogue.items() if name not in install.BIG_CLAUSES}
+    account = make_account(reach, PROFILE, verdicts, [control.name for control in chosen])
+    write_account(directory, account, verdicts)
+    for line in describe(account, len([c for c in reach.values() if c.applies_to(PROFILE)]), directory):
+        say(line)
+    complete = arguments.only == "*"
+    return 1 if account.missed or (complete and account.unproven) else 0
+
+
+@contextlib.contextmanager
+def planted(guest: vms.Guest, control: Control, cache: Path) -> Iterator[None]:
+    """Put the fault in place, and afterwards the good installation back."""
+    try:
+        plant(guest, control, cache)
+        yield
+    finally:
+        root(guest, f"rm -rf {PREFIX}; cp -a {PRISTINE} {PREFIX}")
+
+
+def plant(guest: vms.Guest, control: Control, cache: Path) -> None:
+    """Put the fault in place."""
+    if control.package:
+        root(guest, f"P={PREFIX}\n{control.package}")
+    elif control.script:
+        text = f"#!/bin/bash\nREAL={PREFIX}/bin/locald.real\n{control.script}\n"
+        root(guest, f"mv {PREFIX}/bin/locald {PREFIX}/bin/locald.real")
+        guest.push(text.encode(), f"{PREFIX}/bin/locald", mode=0o755)
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            fault = Path(name) / "fault"
+            defines = {"RULES": control.rules} if control.rules else {control.define: ""}
+            inputs.compile_static(WRAPPER, fault, defines=defines, dynamic=control.dynamic)
+            root(guest, f"mkdir {PREFIX}/real; mv {SHIM} {REAL}")
+            if control.rules:
+                guest.push(find_mutants(cache), REAL, mode=0o4755)
+            guest.push(fault, SHIM, mode=0o4755)
+
+
+def find_mutants(cache: Path) -> Path:
+    """Return a build of the shim in which rules can be switched off; cargo knows whether it is current."""
+    target = cache / "mutants"
+    command = ["cargo", "build", "--release", "--locked", "--quiet", "--target-dir", str(target)]
+    done = subprocess.run(  # noqa: S603  # argv of our own
+        command,
+        cwd=ROOT / "shim",
+        env={**os.environ, "RUSTFLAGS": MUTANT_FLAGS},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=BUILD_LIMIT_S,
+        check=False,
+    )
+    if done.returncode:
+        raise inputs.InputError(f"{' '.join(command)}: {done.stdout.decode(errors='replace')}")
+    return target / "release" / "locald-shim"
+
+
+def judge(control: str, wanted: list[str], directory: Path, arguments: argparse.Namespace) -> dict[str, str]:
+    """Run the clauses against the planted fault and return their verdicts."""
+    place = directory / control
+    command = [
+        *(sys.executable, "-m", "pytest", str(ROOT / "conformance"), "-q", "-p", "no:cacheprovider"),
+        *(f"--profile={PROFILE}", "--reuse", f"--planted={control}", "--attempts=1", f"--report-dir={place}"),
+        *(f"--wheel={arguments.wheel}", f"--clause={','.join(wanted)}"),
+        *(
+            (f"--numprocesses={arguments.jobs}", "--dist=loadgroup")
+            if len(wanted) > 1 and arguments.jobs > 1
+            else ()
+        ),
+    ]
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "pytest.log").open("wb") as log:
+        subprocess.run(  # noqa: S603  # argv of our own
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            timeout=RUN_LIMIT_S,
+            check=False,
+            cwd=ROOT,
+        )
+    report = place / "report.json"
+    if not report.exists():
+        say(f"{control}: no report; see {place}/pytest.log")
+        return {}
+    (profile,) = json.loads(report.read_text("utf-8"))["profiles"]
+    return {clause["id"]: clause["verdict"] for clause in profile["clauses"]}
+
+
+def write_account(directory: Path, account: Account, verdicts: dict[str, dict[str, str]]) -> None:
+    """Leave the account beside the reports of the controls."""
+    document = {
+        "schema": "locald-conformance-controls/1",
+        "profile": PROFILE,
+        "missed": [{"control": control, "clause": clause} for control, clause in account.missed],
+        "unproven": list(account.unproven),
+        "verdicts": verdicts,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "controls.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+
+
+def describe(account: Account, clauses_total: int, directory: Path) -> list[str]:
+    """Return the account for a person."""
+    lines = [f"missed: {control} did not turn {clause} red" for control, clause in account.missed]
+    lines += [f"unproven: {', '.join(account.unproven)}"] if account.unproven else []
+    proven = clauses_total - len(account.unproven)
+    lines.append(
+        f"{len(account.caught)} controls, {len({control for control, _ in account.missed})} of them missed by a clause "
+        f"that claims it; {proven} of {clauses_total} clauses proven, {len(account.unproven)} unproven"
+    )
+    # A line that a CI can read: what was asked of the controls, and what they answered.
+    lines.append(
+        f"controls: {len(account.caught)} planted, {len(account.missed)} failed; {directory}/controls.json"
+    )
+    return lines
+
+
+def root(guest: vms.Guest, script: str) -> None:
+    """Run a shell script as root in the guest."""
+    guest.succeed(["/bin/sh", "-eu", "-c", script], user="root", deadline=vms.Deadline.after(120))
+
+
+def say(line: str) -> None:
+    """Tell how far it is."""
+    sys.stdout.write(f"controls: {line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

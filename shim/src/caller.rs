@@ -158,14 +158,15 @@ impl Entry {
                 "call it as the user who should own the container",
             ));
         }
-        if sys::control(libc::PR_GET_NO_NEW_PRIVS, 0) == Ok(1) {
+        let judged = active(Rule::FullyPrivileged);
+        if judged && sys::control(libc::PR_GET_NO_NEW_PRIVS, 0) == Ok(1) {
             return Err(Error::refused(
                 "caller.no-new-privs",
                 "no_new_privs is set on the caller, so the set-user-id bit has no effect",
                 "call it from a session without no_new_privs (systemd: NoNewPrivileges=no)",
             ));
         }
-        if !self.privileged {
+        if judged && !self.privileged {
             return Err(Error::refused(
                 "shim.not-setuid",
                 "the shim is not running as root: it is not installed set-user-id, or its mount is nosuid",
@@ -206,12 +207,36 @@ impl Entry {
         as_ids(self.caller.uid, self.caller.gid, step)
     }
 
+    /// Takes an effective uid that is nobody's, and keeps every capability: for making namespaces.
+    ///
+    /// The kernel charges a namespace to its maker's effective uid, and to the owner of a user
+    /// namespace all that is counted in it (processes, inotify, pending signals). Charged to root, one
+    /// caller would use up what root's daemons and all other callers live on; charged to the caller, he
+    /// would own the user namespace, and with it have every capability there.
+    ///
+    /// # Errors
+    /// The kernel's, from capget, setresuid or capset.
+    pub fn become_keeper(&self) -> sys::Result<()> {
+        let permitted = sys::permitted_capabilities()?;
+        sys::set_user_ids(sys::KEEP, keeper(self.caller.uid), sys::KEEP)?;
+        sys::set_capabilities(permitted, permitted, 0)
+    }
+
     /// As [`Entry::act`], for work on the caller's files: it ends with SIGALRM if they block.
     pub fn act_bounded<T>(&self, step: impl FnOnce() -> T) -> T {
         sys::set_timers(OPENING_SECONDS);
         let result = self.act(step);
         sys::set_timers(0);
         result
+    }
+}
+
+/// The uid that `caller`'s namespaces are charged to: in the half of the ids that no system gives out.
+fn keeper(caller: u32) -> u32 {
+    match caller | 1 << 31 {
+        // "Leave as it is" to setresuid(2). A caller in that half keeps his namespaces himself.
+        sys::KEEP => caller,
+        keeper => keeper,
     }
 }
 
@@ -234,6 +259,13 @@ fn as_ids<T>(uid: u32, gid: u32, step: impl FnOnce() -> T) -> T {
         sys::exit(125);
     }
     result
+}
+
+/// Ends what [`Entry::become_keeper`] began, on either side of a clone.
+pub fn become_root_again() {
+    if sys::set_user_ids(sys::KEEP, 0, sys::KEEP).is_err() {
+        sys::exit(125);
+    }
 }
 
 /// Gives every privilege up for good: real, effective and saved ids are the caller's.
@@ -260,4 +292,17 @@ fn in_initial_user_namespace() -> bool {
     };
     matches!(sys::statfs(&proc), Ok((PROC_MAGIC, _)))
         && sys::stat(namespace.number()).is_ok_and(|status| status.inode == INITIAL_USER_NAMESPACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keeper_is_nobody_who_exists() {
+        assert_eq!(keeper(1000), 0x8000_03e8);
+        // Neither "leave as it is" nor a second caller's.
+        assert_eq!(keeper(i32::MAX as u32), i32::MAX as u32);
+        assert_eq!(keeper(0x8000_03e8), 0x8000_03e8);
+    }
 }

@@ -125,7 +125,8 @@ fn work_in_map(entry: &Entry, mapped: bool, rootfs: &Fd, end: &Fd, answers: &Fd)
     // The signals that the supervisor forwards end this one.
     let _ = sys::set_signal_mask(0);
     if mapped {
-        let made = sys::unshare(libc::CLONE_NEWUSER).is_ok()
+        let made = entry.become_keeper().is_ok()
+            && sys::unshare(libc::CLONE_NEWUSER).is_ok()
             && sys::write(end.number(), b"m") == Ok(1)
             && sys::read(answers.number(), &mut [0]) == Ok(1);
         // Container id 0 is the caller; all capabilities are those of his namespace.

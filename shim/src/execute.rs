@@ -24,6 +24,7 @@ use crate::reply::Object;
 use crate::request::Id;
 use crate::state;
 use crate::status::StatusFd;
+use crate::rules::{Rule, active};
 use crate::sys::{self, Side};
 
 use core::ffi::CStr;
@@ -80,7 +81,10 @@ fn start(
     let own = sys::pidfd(sys::own_pid()).or_fail("host.kernel-call", "pidfd_open")?;
     let signals =
         sys::signal_fd(crate::caller::FORWARDED).or_fail("host.kernel-call", "signalfd")?;
-    match sys::clone_process(child::namespaces(plan)) {
+    entry.become_keeper().or_fail("host.kernel-call", "setresuid")?;
+    let sides = sys::clone_process(child::namespaces(plan));
+    crate::caller::become_root_again();
+    match sides {
         Ok(Side::Child) => {
             drop((parent_end, signals));
             child::run(entry, plan, mounts, view, terminal, child_end, &own)

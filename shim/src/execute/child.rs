@@ -70,6 +70,8 @@ fn become_container(
         sys::bring_loopback_up().or_fail("network.failed", "bringing lo up")?;
     }
     if is_mapped(plan) {
+        // What follows has the capabilities of that namespace; the ids change once it has its maps.
+        entry.become_keeper().or_fail("host.kernel-call", "setresuid")?;
         sys::unshare(libc::CLONE_NEWUSER).map_err(user_namespace_refused)?;
         if !link.ask_for_maps() {
             sys::exit(125);
@@ -91,7 +93,7 @@ fn become_container(
 
 /// Arranges for our end with the supervisor's, and checks that it did not come before.
 fn die_with(parent: &Fd) -> Result<(), Error> {
-    if !active(Rule::DieWithSupervisor) {
+    if !active(Rule::DieWithSupervisor) || !active(Rule::SupervisorUnsignalled) {
         return Ok(());
     }
     sys::control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64)

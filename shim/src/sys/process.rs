@@ -76,6 +76,9 @@ pub fn control(option: i32, argument: u64) -> Result<usize> {
     scalar(libc::SYS_prctl, [number(option), argument as usize, 0, 0, 0])
 }
 
+/// _LINUX_CAPABILITY_VERSION_3 of <linux/capability.h>.
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
 /// prctl(2) PR_CAP_AMBIENT_RAISE.
 pub fn raise_ambient(capability: u64) -> Result<()> {
     let option = number(libc::PR_CAP_AMBIENT);
@@ -85,8 +88,7 @@ pub fn raise_ambient(capability: u64) -> Result<()> {
 
 /// capset(2) on ourselves: bit n is capability n.
 pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = [VERSION_3, 0];
+    let header = [CAPABILITY_VERSION_3, 0];
     let low = |set: u64| set as u32;
     let high = |set: u64| (set >> 32) as u32;
     let data = [
@@ -96,6 +98,17 @@ pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Res
     let (header, data) = (&raw const header as usize, &raw const data as usize);
     // SAFETY: version 3 reads a header of two and data of six u32; capset does not write with it.
     unsafe { call(libc::SYS_capset, [header, data, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// capget(2) on ourselves: the permitted set.
+pub fn permitted_capabilities() -> Result<u64> {
+    let header = [CAPABILITY_VERSION_3, 0];
+    let mut data = [[0_u32; 3]; 2];
+    let (header, data_at) = (&raw const header as usize, &raw mut data as usize);
+    // SAFETY: version 3 reads a header of two and writes data of six u32; the header is rewritten
+    // only where the version is not known.
+    unsafe { call(libc::SYS_capget, [header, data_at, 0, 0, 0, 0]) }?;
+    Ok(u64::from(data[1][1]) << 32 | u64::from(data[0][1]))
 }
 
 /// prlimit(2) on ourselves: (soft, hard) before; sets them if `new` is given.

@@ -12,7 +12,7 @@ from vms.errors import VmsError
 from vms.guest import Guest
 from vms.profile import Profile, read
 
-BOOT_LIMIT_S = 420.0
+BOOT_LIMIT_S = 600.0
 """Two tries of a boot under emulation, while the other core is busy; building a box comes on top."""
 
 Report = Callable[[str], None]

@@ -201,9 +201,8 @@ class Unpacker:
     def _make_directory(self, path: bytes, metadata: _Metadata) -> None:
         # A directory keeps its content; anything else is replaced, also a link to a directory.
         if path not in self._directories:
-            here, name = parent_of(path)
-            self._clear(path)
-            os.mkdir(name, 0o700, dir_fd=self._root.fd(here))
+            _, name = parent_of(path)
+            self._make(path, lambda fd: os.mkdir(name, 0o700, dir_fd=fd))
         self._directories[path] = metadata
 
     def _make_file(

@@ -21,13 +21,11 @@ def split(name: bytes) -> list[bytes]:
     """Return the components of a name in a layer; absolute names are taken from the root, as docker does.
 
     Raises:
-        ValueError: It holds `..` or a NUL: no tool writes that into a layer, except to reach outside.
+        ValueError: It holds `..`, which no tool writes into a layer, except to reach outside.
     """
     components = [part for part in name.split(b"/") if part not in {b"", b"."}]
     if b".." in components:
         raise ValueError(f"{name.decode(errors='replace')!r} leads upwards")
-    if b"\0" in name:
-        raise ValueError(f"{name.decode(errors='replace')!r} holds a NUL")
     return components
 
 

@@ -224,6 +224,23 @@ def test_links_among_directories_are_followed_inside(root: Path) -> None:
     assert {"usr/lib/a", "usr/lib/b", "usr/lib/c", "new/dir/d"} <= set(listing(root))
 
 
+def test_links_below_directories_are_followed_inside(root: Path) -> None:
+    """An absolute target starts at the root, `..` leaves one directory, wherever the link lies."""
+    apply(
+        root,
+        tar(
+            [
+                directory("a/b"),
+                symlink("a/b/absolute", "/c"),
+                symlink("a/b/up", "../d"),
+                symlink("a/b/over", "../../../e"),
+            ]
+        ),
+        tar([file("a/b/absolute/1"), file("a/b/up/2"), file("a/b/over/3")]),
+    )
+    assert {name for name, text in listing(root).items() if text.startswith("-")} == {"c/1", "a/d/2", "e/3"}
+
+
 def test_devices_are_left_out_and_noted(root: Path) -> None:
     """They replace what was there, as in every other runtime, and are not made."""
     found = notes(

@@ -91,7 +91,8 @@ impl Bundle {
             Error::refused("bundle.config", why, hint)
         };
         // O_NONBLOCK: neither a FIFO nor a lease makes the open wait.
-        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let wait = if active(Rule::BoundedWaits) { libc::O_NONBLOCK } else { 0 };
+        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | wait | libc::O_NOCTTY;
         let resolve = sys::BENEATH | sys::NO_SYMLINKS | magic();
         let name = c"config.json";
         let file = sys::open(At::Dir(&self.dir), name, flags, 0, resolve)

@@ -91,6 +91,25 @@ pub fn restrict_mount(mount: &Fd, attributes: u64, recursive: bool) -> Result<()
     .map(drop)
 }
 
+/// Clears attributes of a mount, and gives it a propagation unless that is 0.
+#[cfg(locald_mutants)]
+pub fn change_mount(mount: &Fd, clear: u64, propagation: u64) -> Result<()> {
+    // SAFETY: mount_attr is four integers, for which all zeroes is a valid value.
+    let mut change: libc::mount_attr = unsafe { mem::zeroed() };
+    change.attr_clr = clear;
+    change.propagation = propagation;
+    let flags = number(libc::AT_EMPTY_PATH | libc::AT_RECURSIVE);
+    let (at, size) = (number(mount.0), mem::size_of_val(&change));
+    // SAFETY: the kernel reads the empty string and `size` bytes of `change`.
+    unsafe {
+        call(
+            libc::SYS_mount_setattr,
+            [at, c"".as_ptr() as usize, flags, &raw const change as usize, size, 0],
+        )
+    }
+    .map(drop)
+}
+
 /// Cuts every mount of this namespace from its peers, so that nothing done here is seen elsewhere.
 pub fn make_all_private() -> Result<()> {
     let flags = (libc::MS_REC | libc::MS_PRIVATE) as usize;

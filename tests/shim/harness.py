@@ -191,6 +191,7 @@ class Call:
     extra: Sequence[str] = ()
     wrapper: Sequence[str] = ()  # a program that starts the shim, such as strace; it stays root
     as_root: bool = False
+    limit_s: float = RUN_LIMIT_S
 
 
 @dataclass
@@ -265,13 +266,14 @@ class Shim:
 
     def call(self, arguments: Sequence[str], caller: Caller, call: Call | None = None) -> Result:
         """Call the shim and wait for its end; a call that outlives its limit fails the test."""
-        process = self.start(arguments, caller, call or Call())
+        call = call or Call()
+        process = self.start(arguments, caller, call)
         try:
-            out, err = process.communicate(timeout=RUN_LIMIT_S)
+            out, err = process.communicate(timeout=call.limit_s)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-            raise AssertionError(f"no end after {RUN_LIMIT_S} s: {out!r} {err!r}") from None
+            raise AssertionError(f"no end after {call.limit_s} s: {out!r} {err!r}") from None
         return Result(process.returncode, out or b"", err or b"")
 
     def arguments(self, bundle: Bundle, call: Call) -> list[str]:
@@ -299,8 +301,7 @@ class Shim:
                 raise AssertionError(f"the payload did not get ready: {line + out!r} {err!r}")
             yield Running(process)
         finally:
-            process.kill()
-            process.communicate(timeout=RUN_LIMIT_S)
+            end(process, Running(process).descendants())
 
 
 class Run:
@@ -341,6 +342,15 @@ def wait_until(holds: Callable[[], bool], what: str, limit_s: float = 5.0) -> No
     while not holds():
         assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
         time.sleep(POLL_S)
+
+
+def end(process: subprocess.Popen[bytes], below: Sequence[int]) -> None:
+    """Kill a shim and whatever it left, and collect it."""
+    process.kill()
+    for pid in filter(is_alive, below):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=RUN_LIMIT_S)
 
 
 def is_alive(pid: int) -> bool:

@@ -106,23 +106,19 @@ def opens(run: Run, name: str) -> int:
     return trace.count(f'"{name}"'.encode())
 
 
-@forced(
-    "14", unbreakable="the text is read into memory once and the descriptor is closed: nothing reads again"
-)
+@forced("14")
 def config_is_read_once(run: Run) -> None:
     """What was judged is what is used: config.json is opened a single time."""
     assert opens(run, "config.json") == 1
 
 
-@forced("15", unbreakable="one descriptor is opened and passed on: no path is kept to open again")
+@forced("15")
 def rootfs_is_opened_once(run: Run) -> None:
     """From then on the descriptor counts, whatever the name leads to."""
     assert opens(run, "rootfs") == 1
 
 
-@forced(
-    "16", unbreakable="shown by the exchange race of test_race.py; a link that stands still is 23-resolve"
-)
+@forced("16")
 def targets_are_resolved_inside(run: Run) -> None:
     """rootfs/dev is a link to a directory outside: nothing appears there, and the run is refused."""
     bundle = run.bundle()
@@ -158,10 +154,7 @@ def a_state_directory_of_somebody_else_is_not_used(run: Run) -> None:
         own.rmdir()
 
 
-@forced(
-    "50",
-    unbreakable="the wait is bounded by an alarm of the kernel's; half a minute is too long for each run",
-)
+@forced("50")
 def a_lease_blocks_nobody(run: Run) -> None:
     """A write lease on config.json makes an opener wait for the holder; the shim does not wait."""
     bundle = run.bundle()
@@ -170,7 +163,7 @@ def a_lease_blocks_nobody(run: Run) -> None:
     descriptor = os.open(bundle.path / "config.json", os.O_RDWR)
     try:
         fcntl.fcntl(descriptor, F_SETLEASE, fcntl.F_WRLCK)
-        result = run.shim.call(run.shim.arguments(bundle, Call()), run.caller)
+        result = run.shim.call(run.shim.arguments(bundle, Call()), run.caller, Call(limit_s=3))
         assert (result.status, result.code) == (125, "bundle.config"), result
     finally:
         os.close(descriptor)
@@ -203,7 +196,7 @@ refusal(
 )
 
 
-@forced("54-memory", unbreakable="it is the sum of the other bounds; no single check carries it")
+@forced("54-memory")
 def memory_is_bounded(run: Run) -> None:
     """The largest config that is read at all does not make the shim large."""
     bundle = run.bundle("sh", "-c", "echo ready; exec sleep 60")

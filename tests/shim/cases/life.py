@@ -3,25 +3,22 @@
 import os
 import shutil
 import signal
-from pathlib import Path
 
 from tests.shim.cases import forced
-from tests.shim.cases.entry import policy, traced
-from tests.shim.harness import READY, Call, Run, is_alive, read_owners, wait_until
+from tests.shim.cases.entry import policy
+from tests.shim.harness import READY, Call, Run, Running, end, is_alive, read_owners, wait_until
 from tests.shim.kernel import mount, private_mounts
 
 ROUNDS = 20
+STEP_S = 0.0005
 
 
 def wait_for_end(pids: list[int]) -> None:
     """Wait until none of these processes runs."""
-    wait_until(lambda: not any(map(is_alive, pids)), f"{pids} end")
+    wait_until(lambda: not any(map(is_alive, pids)), f"{pids} end", limit_s=2)
 
 
-@forced(
-    "6",
-    unbreakable="the supervisor may be killed at any instant by design; what must hold is that nothing stays",
-)
+@forced("6")
 def killing_the_shim_at_any_instant_leaves_nothing(run: Run) -> None:
     """SIGSTOP, SIGCONT and SIGKILL at twenty instants of its way: no process, nothing of root's."""
     bundle = run.bundle("sleep", "60")
@@ -29,15 +26,15 @@ def killing_the_shim_at_any_instant_leaves_nothing(run: Run) -> None:
     for round_number in range(ROUNDS):
         process = run.shim.start(run.shim.arguments(bundle, Call()), run.caller, Call())
         # An even spread over the few milliseconds that a start takes; nothing to poll for, it is the attack.
-        signal.sigtimedwait([], round_number * 0.0003)
-        children = [
-            int(child)
-            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        ]
-        for name in (signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL):
-            process.send_signal(name)
-        process.communicate(timeout=10)
-        wait_for_end(children)
+        signal.sigtimedwait([], round_number * STEP_S)
+        process.send_signal(signal.SIGSTOP)
+        below = Running(process).descendants()
+        try:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGKILL)
+            wait_for_end(below)
+        finally:
+            end(process, below)
     assert read_owners(bundle.path) == {}
     assert run("true").status == 0
 
@@ -51,11 +48,27 @@ def containers_are_counted(run: Run) -> None:
     assert run("true", call=few).status == 0
 
 
-@forced("41", unbreakable="there is no other way in the program to send a signal to the container")
+@forced("41")
 def signals_go_by_pidfd(run: Run) -> None:
     """A pid that was given to another process meanwhile is never signalled."""
-    trace = traced(run, "kill,tkill,tgkill,pidfd_open,clone3,clone", "true").stderr
-    assert b"kill(" not in trace.replace(b"pidfd_send_signal(", b"")
+    log = run.workshop.directory(run.caller) / "trace"
+    wrapper = (
+        "/usr/bin/strace",
+        "-qq",
+        "-u",
+        run.caller.name,
+        "-e",
+        "trace=kill,pidfd_send_signal",
+        "-o",
+        str(log),
+    )
+    bundle = run.bundle("sh", "-c", "trap 'exit 0' USR1; echo ready; while :; do sleep 0.05; done")
+    with run.shim.running(bundle, Call(wrapper=wrapper)) as running:
+        os.kill(running.descendants()[0], signal.SIGUSR1)
+        running.process.wait(timeout=10)
+    calls = log.read_text()
+    assert "pidfd_send_signal(" in calls, calls
+    assert "SIGUSR1" not in "".join(line for line in calls.splitlines() if line.startswith("kill(")), calls
 
 
 @forced("43")
@@ -63,14 +76,11 @@ def the_container_dies_with_its_supervisor(run: Run) -> None:
     """SIGKILL on the shim ends the payload."""
     with run.shim.running(run.bundle(*READY)) as running:
         below = running.descendants()
-        running.process.kill()
-        running.process.wait(timeout=10)
         try:
-            wait_until(lambda: not any(map(is_alive, below)), f"{below} end", limit_s=2)
+            running.process.kill()
+            wait_for_end(below)
         finally:
-            for pid in below:
-                if is_alive(pid):
-                    os.kill(pid, signal.SIGKILL)
+            end(running.process, below)
 
 
 @forced("44")

@@ -269,7 +269,10 @@ class Run:
     def walk(self) -> None:
         """Do the steps, then read until the program ends."""
         for step in self.job.steps:
-            self.do(step)
+            try:
+                self.do(step)
+            except OSError as error:  # a process that is gone, a terminal that was closed
+                raise StepFailed(f"{step}: {error}") from error
         self.read_until(lambda: False)
 
     def do(self, step: dict[str, Any]) -> None:

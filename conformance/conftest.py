@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -175,6 +175,12 @@ def take_away(config: pytest.Config, controller: Controller) -> None:
     vms.destroy(controller.profile.name)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give a worker of xdist the same order as everybody else: it parses the command line anew."""
+    node.workerinput["conformance_seed"] = node.config.getoption("seed")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes `mode` in each."""
     if "mode" in metafunc.fixturenames:
@@ -190,7 +196,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = {name for name in wanted if catalogue[name].applies_to(profile)}
     keep = [item for item in items if wanted & set(clauses_of(item))]
     config.hook.pytest_deselected(items=[item for item in items if item not in keep])
-    random.Random(config.getoption("seed")).shuffle(keep)  # noqa: S311  # an order, not a secret
+    seed = getattr(config, "workerinput", {}).get("conformance_seed", config.getoption("seed"))
+    random.Random(seed).shuffle(keep)  # noqa: S311  # an order, not a secret
     items[:] = keep
 
 
@@ -248,8 +255,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             (AssertionError, pytest.fail.Exception)
         )
         outcome = Outcome.FAILED if about_subject else Outcome.BROKEN
-        message = f"{call.excinfo.exconly(tryshort=True)}\n\n{made.longreprtext}"[:MESSAGE_CHARS]
-        made.conformance = (outcome, message)
+        # Plain texts without surrogates: xdist carries nothing else, and a payload may have said anything.
+        text = str(made.longreprtext).encode(errors="backslashreplace").decode()
+        summary = call.excinfo.exconly(tryshort=True).encode(errors="backslashreplace").decode()
+        made.longrepr = text
+        made.conformance = (outcome.value, f"{summary}\n\n{text}"[:MESSAGE_CHARS])
     return made
 
 

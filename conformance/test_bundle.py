@@ -404,7 +404,7 @@ def test_nothing_is_left_behind(subject: Subject, mode: Mode) -> None:
     caller = subject.caller()
     result = subject.run(mode=mode, after=f"ls /run/locald-shim/{caller.uid} 2>/dev/null || true")
 
-    assert result.exit_code == 0, result
+    assert result.facts.text("argv") == "/observe\nfacts", result
     assert result.leftover == []
     assert result.new_mounts == []
     # Mount points that were missing are made, as the caller.

@@ -35,7 +35,7 @@ cached_tree(image, store, owners=Owners.squashed()).close()
 
 def start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
     """Start Python with our sources and nothing else of this process's environment."""
-    return subprocess.Popen(  # noqa: S603  # our own interpreter
+    return subprocess.Popen(  # our own interpreter
         [sys.executable, *arguments],
         env={"PYTHONPATH": SOURCES, "HOME": "/nonexistent"},
         stdin=subprocess.DEVNULL,
@@ -87,7 +87,7 @@ def test_killed_at_any_instant(tmp_path: Path) -> None:
         seen.add((check_blobs(root), len(list((root / "tmp").glob("*")))))
         # Half of the rounds start from nothing, half from what the last one reached.
         if number % 2:
-            subprocess.run(["rm", "-rf", root], check=True, timeout=30)  # noqa: S603, S607  # ours, not locald's
+            subprocess.run(["rm", "-rf", root], check=True, timeout=30)  # noqa: S607  # ours, not locald's
     assert killed > KILLS // 2
     assert len(seen) > 2, "the kills all fell into the same instant"
     store = Store(root)

@@ -1,19 +1,15 @@
 """The same image unpacked by umoci: the trees are equal. And trees of several owners, made as root."""
 
 import os
-import pwd
-import shutil
 import stat
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from locald.errors import TreeForeign
 from locald.images import Owners, Store, pull, remove_tree, unpack
-from tests.fixtures import TestUser, ensure_users, make_image
+from tests.fixtures import make_image
 from tests.fixtures.process import run
 from tests.unit.images.layouts import LayoutMaker
 from tests.unit.images.tars import Member, directory, file, hard_link, member, symlink, tar
@@ -138,98 +134,3 @@ def run_unpacker(*arguments: str) -> None:
     """Run the program as a container of ours would."""
     command = [sys.executable, "-P", "-m", "locald.images.unpack", *arguments]
     run(command, limit_s=UMOCI_LIMIT_S, env={"PYTHONPATH": SOURCES})
-
-
-@pytest.mark.root
-def test_the_caller_can_be_any_id(tmp_path: Path, store: Store) -> None:
-    """With X = 33 the caller owns 33's files, root's are the first subordinate id's."""
-    layout = LayoutMaker(tmp_path / "layout")
-    layout.image(
-        tar(
-            [directory("d", uid=33, gid=33), file("d/root"), file("d/www", uid=33, gid=33), file("z", uid=34)]
-        )
-    )
-    image = pull(f"oci:{layout.path}", store=store, platform="linux/amd64")
-    blobs = [f"{layer.diff_id}@{store.blob_path(layer.blob.digest)}" for layer in image.layers]
-    run_unpacker("layers", str(tmp_path / "t"), "mapped-33-33", *blobs)
-    owners = {path: data[5] for path, data in describe(tmp_path / "t", owners=True).items()}
-    assert owners == {".": (1, 1), "d": (0, 0), "d/root": (1, 1), "d/www": (0, 0), "z": (34, 1)}
-
-
-def as_user(user: TestUser) -> list[str]:
-    """Return what starts a program of Python's as `user`."""
-    # Debian's own: a virtual environment may lie where only root gets to.
-    return [
-        "setpriv",
-        f"--reuid={user.uid}",
-        f"--regid={user.gid}",
-        "--clear-groups",
-        "/usr/bin/python3",
-        "-c",
-    ]
-
-
-@pytest.mark.root
-def test_an_ordinary_user() -> None:
-    """Squashed by a user who is not root: sealed files and directories, copies, removal; foreign files are named."""
-    user, _ = ensure_users()
-    base = Path("/tmp") / f"locald-images-{os.getpid()}"  # noqa: S108  # pytest's own is not open to other users
-    base.mkdir(mode=0o755)
-    try:
-        shutil.copytree(Path(SOURCES, "locald"), base / "sources/locald")
-        environment = {"PYTHONPATH": str(base / "sources"), "HOME": str(user.home)}
-        layout = LayoutMaker(base / "layout")
-        sealed = [
-            directory("no", 0),
-            file("no/x", b"1", 0o111),
-            directory("ro", 0o555),
-            file("ro/y", b"2", 0, uid=5),
-        ]
-        layout.image(tar([*sealed, file("s", b"", 0o6755)]))
-        (base / "user").mkdir()
-        os.chown(base / "user", user.uid, user.gid)
-        words = [ORDINARY, str(base / "user"), f"oci:{layout.path}"]
-        output = run(
-            [*as_user(user), *words], limit_s=60, env=environment
-        )
-        assert output.decode() == "d--------- ---x--x--x dr-xr-xr-x ---------- -rwsr-sr-x\nremoved\n"
-        assert pwd.getpwuid((base / "user/store").stat().st_uid).pw_name == user.name
-        (base / "user/foreign/sub").mkdir(parents=True)
-        (base / "user/foreign/sub/file").write_bytes(b"")
-        os.chown(base / "user/foreign", user.uid, user.gid)
-        words = [FOREIGN, str(base / "user/foreign")]
-        refused = run([*as_user(user), *words], limit_s=60, env=environment)
-        assert refused.decode() == f"{TreeForeign.code}\n"
-    finally:
-        subprocess.run(["rm", "-rf", base], check=True, timeout=30)  # noqa: S603, S607  # not by what is tested
-
-
-ORDINARY = """
-import os, stat, sys
-from pathlib import Path
-from locald.images import Owners, Store, cached_tree, pull, remove_tree
-base = Path(sys.argv[1])
-store = Store(base / "store")
-image = pull(sys.argv[2], store=store)
-copy = base / "copy"
-with cached_tree(image, store, owners=Owners.squashed()) as tree:
-    tree.copy_to(copy)
-mode = lambda path: stat.filemode((copy / path).lstat().st_mode)
-outer = [mode(path) for path in ("no", "ro", "ro/y", "s")]
-(copy / "no").chmod(0o700)
-print(outer[0], mode("no/x"), *outer[1:])
-remove_tree(copy)
-store.remove(sys.argv[2])
-if os.listdir(base) == ["store"] and os.listdir(store.trees) == []:
-    print("removed")
-"""
-FOREIGN = """
-import sys
-from pathlib import Path
-from locald.errors import TreeForeign
-from locald.images import remove_tree
-try:
-    remove_tree(Path(sys.argv[1]))
-except TreeForeign as error:
-    print(error.code)
-"""

@@ -267,20 +267,29 @@ def test_user_attributes_are_kept_and_others_noted(root: Path) -> None:
     assert found.counts == {"xattr:security.capability": 1}
 
 
-def test_sparse_files_have_their_holes(root: Path) -> None:
-    """A GNU sparse member of old format: data at its offsets, zeros between."""
-    info = tarfile.TarInfo("s")
-    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+def sparse(size: int) -> bytes:
+    """Return a layer with a GNU sparse member of the old format: 3 bytes at 4096, and holes up to `size`."""
+    header = bytearray(tarfile.TarInfo("s").tobuf(tarfile.GNU_FORMAT))
     header[156:157] = b"S"
     header[124:136] = b"%011o\0" % 3
-    # The map: 3 bytes at 4096, nothing at the end; then the real size.
     header[386:410] = b"%011o\0%011o\0" % (4096, 3)
     header[410:434] = b"%011o\0%011o\0" % (8192, 0)
-    header[483:495] = b"%011o\0" % 8192
+    header[483:495] = b"%011o\0" % size
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
-    apply(root, bytes(header) + b"abc".ljust(512, b"\0") + bytes(1024))
+    return bytes(header) + b"abc".ljust(512, b"\0") + bytes(1024)
+
+
+def test_sparse_files_have_their_holes(root: Path) -> None:
+    """Data at its offsets, zeros between."""
+    apply(root, sparse(8192))
     assert (root / "s").read_bytes() == bytes(4096) + b"abc" + bytes(4093)
+
+
+def test_a_sparse_map_beyond_the_end_is_refused(root: Path) -> None:
+    """Its size and its map contradict each other."""
+    with pytest.raises(LayerInvalid, match="sparse"):
+        apply(root, sparse(100))
 
 
 def test_bytes_that_are_no_utf8_are_kept(root: Path) -> None:

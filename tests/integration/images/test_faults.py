@@ -1,5 +1,6 @@
 """What goes wrong between a registry and us: each fault gives one clear error, or is overcome."""
 
+import contextlib
 import hashlib
 import ssl
 import threading
@@ -152,6 +153,25 @@ def test_a_manifest_that_is_not_its_digest(fake: FakeRegistry, store: Store) -> 
     )
     with pytest.raises(DigestMismatch):
         pull_app(fake, store)
+
+
+def test_an_endless_blob_is_not_read_to_its_end(fake: FakeRegistry, store: Store) -> None:
+    """More bytes than promised end the pull at once, before they fill the disk."""
+    sent: list[int] = []
+
+    def endless(handler: Handler, body: bytes) -> None:
+        handler.close_connection = True
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                handler.wfile.write(body.ljust(1 << 20, b"x"))
+                sent.append(1)
+
+    fake.always["blobs"] = endless
+    with pytest.raises(DigestMismatch, match="more than"):
+        pull_app(fake, store)
+    assert len(sent) < 64
 
 
 def test_tokens(fake: FakeRegistry, store: Store, home: Path) -> None:

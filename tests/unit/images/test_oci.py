@@ -264,6 +264,13 @@ def test_damaged_or_ambiguous_manifest_is_refused(content: bytes) -> None:
         parse_manifest(content, OCI_MANIFEST, "m")
 
 
+def test_manifest_and_index_at_once() -> None:
+    """Without any media type too: other readers would see another image in it (CVE-2021-41190)."""
+    for content in (manifest(manifests=[]), manifest(manifests=[], layers=None, config=None)):
+        with pytest.raises(ManifestInvalid, match="at once"):
+            parse_manifest(content, None, "m")
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -1,4 +1,4 @@
-//! From root to the container process: ids, groups, capabilities, no_new_privs, in that order.
+//! From root to the container process: no_new_privs, groups, ids, capabilities, in that order.
 
 use crate::error::{Context, Error};
 use crate::plan::{Capabilities, Process};
@@ -14,26 +14,29 @@ const CODE: &str = "credentials.failed";
 /// `credentials.failed`; the process must end then.
 pub fn drop_to(process: &Process) -> Result<(), Error> {
     let wanted = &process.capabilities;
+    if active(Rule::NoNewPrivileges) {
+        sys::control(libc::PR_SET_NO_NEW_PRIVS, 1).or_fail(CODE, "no_new_privs")?;
+    }
     if active(Rule::CapabilitySets) {
         drop_bounding(wanted.bounding)?;
     }
     if let Some(groups) = &process.groups {
         sys::set_groups(groups).or_fail(CODE, "setgroups")?;
     }
-    // Ids first, with the permitted set kept, then exactly the sets of the plan.
-    sys::control(libc::PR_SET_KEEPCAPS, 1).or_fail(CODE, "keepcaps")?;
+    // Ids first, with the permitted set kept where some of it is wanted, then the sets of the plan.
+    if wanted.permitted != 0 {
+        sys::control(libc::PR_SET_KEEPCAPS, 1).or_fail(CODE, "keepcaps")?;
+    }
     let (uid, gid) = (process.uid, process.gid);
     sys::set_group_ids(gid, gid, gid).or_fail(CODE, "setresgid")?;
     sys::set_user_ids(uid, uid, uid).or_fail(CODE, "setresuid")?;
-    if active(Rule::CapabilitySets) {
-        set_sets(wanted)?;
-    }
-    if active(Rule::NoNewPrivileges) {
-        sys::control(libc::PR_SET_NO_NEW_PRIVS, 1).or_fail(CODE, "no_new_privs")?;
-    }
-    // The change of ids has cleared it; said again, since a sysctl can make it 1 or 2.
+    // A change of ids makes it what fs.suid_dumpable says, 1 perhaps: then, from here on, nothing
+    // but this would keep the caller from tracing us.
     if active(Rule::NotDumpable) {
         sys::control(libc::PR_SET_DUMPABLE, 0).or_fail(CODE, "dumpable")?;
+    }
+    if active(Rule::CapabilitySets) {
+        set_sets(wanted)?;
     }
     Ok(())
 }

@@ -135,13 +135,7 @@ fn close_strays(status_fd: Option<i32>) {
     if !active(Rule::StrayDescriptors) {
         return;
     }
-    let _ = match status_fd {
-        None => sys::close_range(3, u32::MAX),
-        Some(3) => sys::close_range(4, u32::MAX),
-        Some(fd) => {
-            sys::close_range(3, fd as u32 - 1).and_then(|()| sys::close_range(fd + 1, u32::MAX))
-        }
-    };
+    sys::close_all_but(status_fd.as_slice());
 }
 
 impl Entry {
@@ -149,7 +143,7 @@ impl Entry {
     ///
     /// # Errors
     /// `caller.root`, `shim.not-setuid`, `shim.nosuid`, `caller.namespace`, `caller.seccomp`,
-    /// `caller.rlimit`, `caller.no-new-privs`.
+    /// `caller.securebits`, `caller.rlimit`, `caller.no-new-privs`.
     pub fn require_privilege(&self) -> Result<(), Error> {
         if active(Rule::NotRoot) && self.caller.uid == 0 {
             return Err(Error::refused(
@@ -185,6 +179,14 @@ impl Entry {
                 "caller.seccomp",
                 "a seccomp filter is in force on the caller and could change what the shim does",
                 "call it from a session without a system call filter",
+            ));
+        }
+        // SECBIT_NO_SETUID_FIXUP would leave root's capabilities with the caller's ids.
+        if active(Rule::Attributes) && sys::control(libc::PR_GET_SECUREBITS, 0) != Ok(0) {
+            return Err(Error::refused(
+                "caller.securebits",
+                "securebits are set on the caller, so that ids and capabilities do not go together",
+                "call it from a session without them (systemd: SecureBits=)",
             ));
         }
         for (resource, floor) in FLOORS {

@@ -19,12 +19,14 @@ use crate::config::Config;
 use crate::error::{Context, Error};
 use crate::host;
 use crate::plan::Mode;
+#[cfg(locald_mutants)]
+use crate::plants;
 use crate::policy;
 use crate::reply::Object;
 use crate::request::Id;
+use crate::rules::{Rule, active};
 use crate::state;
 use crate::status::StatusFd;
-use crate::rules::{Rule, active};
 use crate::sys::{self, Side};
 
 use core::ffi::CStr;
@@ -43,6 +45,8 @@ pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Resu
     let (bundle, text) = entry.act_bounded(|| {
         let bundle = Bundle::open(bundle, entry)?;
         let text = bundle.read_config()?;
+        #[cfg(locald_mutants)]
+        let text = plants::read_again(&bundle, text);
         Ok((bundle, text))
     })?;
     let config = Config::parse(&text)?;
@@ -52,12 +56,25 @@ pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Resu
     let mapped = config.linux.namespaces.iter().any(|namespace| namespace.kind == b"user");
     let grants = host::grants(&entry.caller, mapped)?;
     let plan = policy::make_plan(config, &entry.caller, &grants)?;
+    #[cfg(locald_mutants)]
+    let plan = plants::pass_environment(plan);
     let view = host::mount_view()?;
-    let sources = entry.act_bounded(|| {
+    let open_sources = || {
         let sources = bundle.open_sources(&plan)?;
+        #[cfg(locald_mutants)]
+        let sources = plants::open_again(&bundle, &plan, sources);
         root::make_targets_early(&plan, &sources)?;
         Ok(sources)
-    })?;
+    };
+    let sources = if active(Rule::BindAsCaller) && active(Rule::NoOracle) {
+        entry.act_bounded(open_sources)?
+    } else {
+        open_sources()?
+    };
+
+    // A container keeps neither its bundle's nor its caller's directory busy.
+    drop(bundle);
+    entry.cwd = None;
 
     // From here on as root, the group included (saved too, so that it can be taken up again
     // without a capability): what root makes is not to bear the caller's group.
@@ -65,7 +82,8 @@ pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Resu
     let state = state::Directory::open(entry.caller.uid)?.add(id, rules.max_containers)?;
     let result = start(entry, &plan, sources, &view, status);
     state.remove();
-    result
+    // Last: whoever hears it may use the id again.
+    result.inspect(|ended| status.exited(entry, *ended))
 }
 
 fn start(
@@ -75,6 +93,11 @@ fn start(
     view: &host::MountView,
     status: &StatusFd,
 ) -> Result<u8, Error> {
+    #[cfg(locald_mutants)]
+    {
+        plants::change_stream();
+        plants::waste_memory();
+    }
     let mut mounts = root::prepare(plan, sources, view, entry)?;
     let terminal = mounts.take_terminal();
     let (parent_end, child_end) = link::pair()?;

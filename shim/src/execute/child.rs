@@ -116,7 +116,10 @@ fn become_payload(
     let link = link.keep_reports_only();
     let error = match terminal.and_then(|()| settle(entry, process)) {
         Err(error) => error,
-        Ok(candidates) => execute(process, &candidates),
+        Ok(candidates) => {
+            link.executing();
+            execute(process, &candidates)
+        }
     };
     link.report(&error);
     sys::exit(125)
@@ -146,6 +149,11 @@ fn settle(entry: &Entry, process: &Process) -> Result<Vec<CString>, Error> {
     }
     sys::set_umask(process.umask);
     let candidates = candidates(process);
+    #[cfg(locald_mutants)]
+    {
+        crate::plants::leave_descriptors();
+        crate::plants::look_up_inside();
+    }
     sys::set_signal_mask(0).or_fail("host.kernel-call", "sigprocmask")?;
     if active(Rule::TerminalIoctls) {
         sys::install_filter(&seccomp::filter()).or_fail("host.seccomp", "the seccomp filter")?;

@@ -45,8 +45,7 @@ fn supervise(payload: i32, watched: sys::SignalSet) -> ! {
         }
     }
     let kept = signals.number();
-    let _ = sys::close_range(3, kept as u32 - 1);
-    let _ = sys::close_range(kept + 1, u32::MAX);
+    sys::close_all_but(&[kept]);
     let _ = sys::change_dir(c"/");
     if active(Rule::TerminalIoctls) && sys::install_filter(&seccomp::filter()).is_err() {
         sys::exit(125);

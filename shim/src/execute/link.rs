@@ -30,6 +30,8 @@ pub enum Report {
     WantsMaps,
     /// The child gave up.
     Error(Error),
+    /// The child is ready and executes the payload now.
+    Executing,
     /// The pipe has ended: the payload was executed, or the child is dead.
     End,
 }
@@ -52,6 +54,13 @@ impl ChildEnd {
     pub fn ask_for_maps(&self) -> bool {
         sys::write(self.reports.number(), b"m") == Ok(1)
             && sys::read(self.answers.number(), &mut [0]) == Ok(1)
+    }
+
+    /// Tells the parent that nothing is left to be done but execve.
+    ///
+    /// Without this word the end of the pipe means that the child was killed, not the payload.
+    pub fn executing(&self) {
+        let _ = sys::write(self.reports.number(), b"x");
     }
 
     /// Tells the parent why there will be no payload.
@@ -77,7 +86,7 @@ impl ChildEnd {
             let _ = sys::duplicate_onto(self.reports.number(), kept);
         }
         let _ = sys::set_cloexec(kept);
-        let _ = sys::close_range(kept + 1, u32::MAX);
+        sys::close_all_but(&[kept]);
         // Both numbers are closed, or are 3 itself: neither may be closed again.
         let (_, _) = (self.reports.leak(), self.answers.leak());
         Self { reports: Fd::adopt(kept), answers: Fd::adopt(-1) }
@@ -94,17 +103,25 @@ impl ParentEnd {
     pub fn next(&self) -> Report {
         let mut text = alloc::vec![0_u8; MAX_REPORT_BYTES];
         match sys::read(self.reports.number(), &mut text) {
-            Ok(length) if length > 0 && text[0] == b'm' => Report::WantsMaps,
-            Ok(length) if length > 3 && text[0] == b'e' => {
-                Report::Error(parse_error(&text[1..length]))
-            }
-            _ => Report::End,
+            Ok(length) => parse_report(&text[..length]),
+            Err(_) => Report::End,
         }
     }
 
     /// Tells the child that its maps are written.
     pub fn maps_written(&self) {
         let _ = sys::write(self.answers.number(), b"g");
+    }
+}
+
+fn parse_report(text: &[u8]) -> Report {
+    match text {
+        [b'm', ..] => Report::WantsMaps,
+        [b'x'] => Report::Executing,
+        // execve has failed before the parent looked.
+        [b'x', rest @ ..] => parse_report(rest),
+        [b'e', rest @ ..] if rest.len() > 2 => Report::Error(parse_error(rest)),
+        _ => Report::End,
     }
 }
 
@@ -118,4 +135,26 @@ fn parse_error(text: &[u8]) -> Error {
     let mut word = || String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
     let (code, hint) = (word().leak(), word().leak());
     Error { kind, code, hint, why: fields.next().unwrap_or_default().to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_told_apart_even_when_they_come_together() {
+        assert!(matches!(parse_report(b"m"), Report::WantsMaps));
+        assert!(matches!(parse_report(b"x"), Report::Executing));
+        for text in [&b""[..], b"e", b"ef", b"?"] {
+            assert!(matches!(parse_report(text), Report::End), "{text:?}");
+        }
+        let Report::Error(error) = parse_report(b"xex\x7fexec.not-found\0hint\0why\0") else {
+            panic!("no error");
+        };
+        assert_eq!(
+            (error.kind, error.code, error.hint),
+            (Kind::Exec(127), "exec.not-found", "hint")
+        );
+        assert_eq!(error.why, b"why");
+    }
 }

@@ -17,8 +17,11 @@ use crate::sys::{self, At, Fd, Poll};
 /// How long a container may take to be made, in milliseconds: only the caller's own file systems
 /// (FUSE, a stopped server) can take long, and they hold only his call.
 const SETUP_MS: u64 = 60_000;
-/// How long the relay may take to empty the container's terminal after its end, in milliseconds.
+/// How long the relay may take to end once it was told to, in milliseconds.
 const RELAY_MS: u64 = 2_000;
+/// What ends a program that does not handle it.
+const ENDING: sys::SignalSet =
+    sys::signal_set(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT]);
 /// CAP_KILL of capabilities(7).
 const CAP_KILL: u64 = 1 << 5;
 
@@ -37,7 +40,7 @@ pub struct Container {
 /// Sees the container to its end; its exit status.
 ///
 /// # Errors
-/// What the child reports, `setup.timeout`, `terminal.failed`.
+/// What the child reports, `setup.timeout`, `setup.killed`, `terminal.failed`.
 pub fn run(
     entry: &Entry,
     plan: &Plan,
@@ -64,17 +67,17 @@ pub fn run(
         }
     };
     status.started(entry, container.pid);
-    let ended = forward(&container);
+    let (ended, ending) = forward(&container);
     if let Some(relay) = relay {
-        finish(&relay);
+        finish(&relay, &container.signals, ending);
     }
-    status.exited(entry, ended);
     Ok(ended)
 }
 
 /// Answers the child until its payload is executed.
 fn await_payload(plan: &Plan, container: &Container, link: &ParentEnd) -> Result<(), Error> {
     let deadline = sys::now_ms() + SETUP_MS;
+    let mut executing = false;
     loop {
         let left = deadline.saturating_sub(sys::now_ms());
         let mut events = [Poll::readable(link.descriptor())];
@@ -95,7 +98,15 @@ fn await_payload(plan: &Plan, container: &Container, link: &ParentEnd) -> Result
                 link.maps_written();
             }
             Report::Error(error) => return Err(error),
-            Report::End => return Ok(()),
+            Report::Executing => executing = true,
+            Report::End if executing => return Ok(()),
+            Report::End => {
+                return Err(Error::failed(
+                    "setup.killed",
+                    "the process that makes the container was killed",
+                    "see whether memory ran out, or what else killed it",
+                ));
+            }
         }
     }
 }
@@ -117,31 +128,50 @@ fn write_maps(mode: &Mode, pid: i32) -> Result<(), Error> {
     write("uid_map", &render_map(uids))
 }
 
-/// Forwards signals until the container's first process has ended.
-fn forward(container: &Container) -> u8 {
+/// Forwards signals until the container's first process has ended: its exit status, and whether one
+/// of them was to end it.
+fn forward(container: &Container) -> (u8, bool) {
+    let mut ending = false;
     loop {
         let mut events =
             [Poll::readable(container.child.number()), Poll::readable(container.signals.number())];
         let _ = sys::poll(&mut events, None);
         while let Some(signal) = sys::next_signal(&container.signals) {
-            let _ = sys::pidfd_kill(&container.child, signal);
+            let _ = if active(Rule::Pidfds) {
+                sys::pidfd_kill(&container.child, signal)
+            } else {
+                sys::kill(container.pid, signal)
+            };
+            ending |= ENDING & sys::signal_set(&[signal]) != 0;
             if signal == libc::SIGTSTP {
                 // As the caller's shell expects of a job; CONT wakes us, and is forwarded then.
                 let _ = sys::kill(sys::own_pid(), libc::SIGSTOP);
             }
         }
         if events[0].ready() {
-            return sys::wait_for(&container.child).unwrap_or(125);
+            return (sys::wait_for(&container.child).unwrap_or(125), ending);
         }
     }
 }
 
-/// Lets the relay write what is left, for a bounded time.
-fn finish(relay: &Fd) {
-    if sys::poll(&mut [Poll::readable(relay.number())], Some(RELAY_MS)) == Ok(0) {
-        let _ = sys::pidfd_kill(relay, libc::SIGTERM);
-        let _ = sys::poll(&mut [Poll::readable(relay.number())], Some(RELAY_MS));
-        let _ = sys::pidfd_kill(relay, libc::SIGKILL);
+/// Lets the relay write what is left: for as long as that takes, since whoever reads it may pause;
+/// what would end any other program ends this, too, also where it has already ended the container.
+fn finish(relay: &Fd, signals: &Fd, mut ending: bool) {
+    loop {
+        let mut events = [Poll::readable(relay.number()), Poll::readable(signals.number())];
+        let _ = sys::poll(&mut events, ending.then_some(RELAY_MS));
+        while let Some(signal) = sys::next_signal(signals) {
+            ending |= ENDING & sys::signal_set(&[signal]) != 0;
+        }
+        if events[0].ready() {
+            break;
+        }
+        if ending {
+            let _ = sys::pidfd_kill(relay, libc::SIGTERM);
+            let _ = sys::poll(&mut [Poll::readable(relay.number())], Some(RELAY_MS));
+            let _ = sys::pidfd_kill(relay, libc::SIGKILL);
+            break;
+        }
     }
     let _ = sys::wait_for(relay);
 }

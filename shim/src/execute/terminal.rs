@@ -3,6 +3,9 @@
 //! The pseudo-terminal comes from the container's devpts. The relay is a process that is wholly the
 //! caller: root never reads from nor writes to a terminal of his (attacks 32 and 49, CVE-2017-5226).
 
+use alloc::vec::Vec;
+use core::ops::Range;
+
 use crate::caller::{self, Entry};
 use crate::error::{Context, Error};
 use crate::plan::TerminalSize;
@@ -10,6 +13,11 @@ use crate::sys::{self, At, Fd, Poll, Side};
 
 const CODE: &str = "terminal.failed";
 const BUFFER_BYTES: usize = 16 * 1024;
+/// A pipe that poll(2) calls writable takes this much (PIPE_BUF) without making its writer wait.
+const CHUNK_BYTES: usize = 4096;
+/// What ends the relay while it only has the last output left to write.
+const ENDING: sys::SignalSet =
+    sys::signal_set(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT]);
 
 /// Both sides of the container's terminal.
 pub struct Terminal {
@@ -24,7 +32,8 @@ impl Terminal {
     /// # Errors
     /// `terminal.failed`.
     pub fn open(pts: &Fd, size: Option<TerminalSize>, entry: &Entry) -> Result<Self, Error> {
-        let flags = libc::O_RDWR | libc::O_NOCTTY;
+        // Non-blocking: a container that reads nothing must not keep its output from being read.
+        let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK;
         let master = sys::open(At::Dir(pts), c"ptmx", flags, 0, 0).or_fail(CODE, "ptmx")?;
         let peer = sys::terminal_peer(&master).or_fail(CODE, "the terminal's other side")?;
         match size {
@@ -62,6 +71,9 @@ impl Terminal {
                 // Nothing of root's is left: not even the saved ids.
                 caller::become_caller();
                 let _ = sys::control(libc::PR_SET_NO_NEW_PRIVS, 1);
+                let _ = sys::control(libc::PR_SET_DUMPABLE, 0);
+                // Nor a descriptor: the lock of the container's state is among them.
+                sys::close_all_but(&[self.master.number(), supervisor.number()]);
                 debug_assert!(sys::user_ids().is_ok_and(|ids| ids.saved == entry.caller.uid));
                 relay(&self.master, &supervisor);
                 sys::exit(0)
@@ -87,75 +99,126 @@ fn relay(master: &Fd, supervisor: &Fd) {
     // What a shell would send to the foreground job is the supervisor's business; the size is ours,
     // and what ends us must not leave the caller's terminal raw.
     let _ = sys::set_signal_mask(caller::FORWARDED | sys::signal_set(&[libc::SIGPIPE]));
-    if let Ok(signals) = sys::signal_fd(caller::FORWARDED) {
-        carry(master, supervisor, &signals);
+    let signals = sys::signal_fd(caller::FORWARDED).ok();
+    let mut output = Flow::new();
+    if let Some(signals) = &signals {
+        carry(master, supervisor, signals, &mut output);
     }
+    // Before the last of the output, which may wait for its reader: by now the keys are the caller's.
     if let Some(modes) = modes {
         let _ = sys::set_terminal_modes(0, &modes);
     }
+    if let Some(signals) = &signals {
+        finish(master, signals, &mut output);
+    }
 }
 
-fn carry(master: &Fd, supervisor: &Fd, signals: &Fd) {
-    let mut buffer = alloc::vec![0_u8; BUFFER_BYTES];
-    let (mut input_open, mut orphaned) = (true, false);
+/// Bytes on their way in one direction.
+struct Flow {
+    buffer: Vec<u8>,
+    waiting: Range<usize>,
+}
+
+impl Flow {
+    fn new() -> Self {
+        Self { buffer: alloc::vec![0_u8; BUFFER_BYTES], waiting: 0..0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes what `fd` has. False at its end.
+    fn take(&mut self, fd: i32) -> bool {
+        match sys::read(fd, &mut self.buffer) {
+            Ok(count) => {
+                self.waiting = 0..count;
+                count > 0
+            }
+            // The stream is the caller's and may be non-blocking; it stays as it is (attack 49).
+            Err(error) => matches!(error.0, libc::EAGAIN | libc::EINTR),
+        }
+    }
+
+    /// Gives `fd` some of it. False if `fd` takes no more for ever.
+    fn give(&mut self, fd: i32) -> bool {
+        let end = self.waiting.end.min(self.waiting.start + CHUNK_BYTES);
+        match sys::write(fd, &self.buffer[self.waiting.start..end]) {
+            Ok(count) => {
+                self.waiting.start += count;
+                true
+            }
+            Err(error) => matches!(error.0, libc::EAGAIN | libc::EINTR),
+        }
+    }
+
+    /// Where to wait: for bytes from `source`, if it is still open, or for room at `sink`; the end of
+    /// `source` is seen in either case.
+    fn events(&self, source: Option<i32>, sink: i32) -> [Poll; 2] {
+        if self.is_empty() {
+            [source.map_or(Poll::nothing(), Poll::readable), Poll::nothing()]
+        } else {
+            [source.map_or(Poll::nothing(), Poll::end), Poll::writable(sink)]
+        }
+    }
+}
+
+fn carry(master: &Fd, supervisor: &Fd, signals: &Fd, output: &mut Flow) {
+    let terminal = master.number();
+    let mut input = Flow::new();
+    let (mut source, mut orphaned) = (Some(0), false);
     loop {
-        let input = if input_open { Poll::readable(0) } else { Poll::nothing() };
+        let [output_ready, room_outside] = output.events(Some(terminal), 1);
+        let [input_ready, room_inside] = input.events(source, terminal);
         let parent = if orphaned { Poll::nothing() } else { Poll::readable(supervisor.number()) };
-        let mut events =
-            [Poll::readable(master.number()), input, Poll::readable(signals.number()), parent];
+        let signal = Poll::readable(signals.number());
+        let mut events = [output_ready, room_outside, input_ready, room_inside, signal, parent];
         // Once the supervisor is gone so is the container; what it wrote last is still there.
         if sys::poll(&mut events, orphaned.then_some(100)) == Ok(0) && orphaned {
             return;
         }
-        if events[0].ready() {
-            match sys::read(master.number(), &mut buffer) {
-                Ok(count) if count > 0 => {
-                    if !write_all(1, &buffer[..count]) {
-                        return;
-                    }
-                }
-                // EIO: the last process that had the other side open is gone.
-                _ => return,
+        if events[0].ready() && !output.is_empty() {
+            // The last process that had the other side open is gone; what it wrote is still there.
+            return;
+        }
+        if events[0].ready() && !output.take(terminal) {
+            return;
+        }
+        if events[1].ready() && !output.give(1) {
+            output.waiting = 0..0;
+            return;
+        }
+        if events[2].ready() && input.is_empty() && !input.take(0) {
+            // The end of a pipe is the end-of-file key of a terminal.
+            input.buffer[0] = 4;
+            input.waiting = 0..1;
+            source = None;
+        }
+        if events[3].ready() && !input.give(terminal) {
+            input.waiting = 0..0;
+            source = None;
+        }
+        while let Some(signal) = sys::next_signal(signals) {
+            if signal == libc::SIGWINCH {
+                copy_size(master);
             }
         }
-        if events[1].ready() {
-            match sys::read(0, &mut buffer) {
-                Ok(count) if count > 0 => {
-                    if !write_all(master.number(), &buffer[..count]) {
-                        return;
-                    }
-                }
-                Err(error) if error.0 == libc::EAGAIN => {}
-                _ => {
-                    // The end of a pipe is the end-of-file key of a terminal.
-                    let _ = write_all(master.number(), &[4]);
-                    input_open = false;
-                }
-            }
-        }
-        if events[2].ready() {
-            while let Some(signal) = sys::next_signal(signals) {
-                if signal == libc::SIGWINCH {
-                    copy_size(master);
-                }
-            }
-        }
-        orphaned |= events[3].ready();
+        orphaned |= events[5].ready();
     }
 }
 
-/// Writes all of `bytes`, waiting where a stream is full. False if it cannot be written to any more.
-fn write_all(fd: i32, mut bytes: &[u8]) -> bool {
-    while !bytes.is_empty() {
-        match sys::write(fd, bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            // The stream is the caller's and may be non-blocking; it stays as it is (attack 49).
-            Err(error) if error.0 == libc::EAGAIN => {
-                let _ = sys::poll(&mut [Poll::writable(fd)], Some(1000));
+/// Writes the last of the output, as long as its reader takes and nobody ends us.
+fn finish(master: &Fd, signals: &Fd, output: &mut Flow) {
+    while !output.is_empty() || output.take(master.number()) && !output.is_empty() {
+        let mut events = [Poll::writable(1), Poll::readable(signals.number())];
+        let _ = sys::poll(&mut events, None);
+        if events[0].ready() && !output.give(1) {
+            return;
+        }
+        while let Some(signal) = sys::next_signal(signals) {
+            if ENDING & sys::signal_set(&[signal]) != 0 {
+                return;
             }
-            Err(error) if error.0 == libc::EINTR => {}
-            Err(_) => return false,
         }
     }
-    true
 }

@@ -292,8 +292,25 @@ pub fn duplicate_onto(from: i32, to: i32) -> Result<()> {
 }
 
 /// close_range(2): closes `first` to `last`, both included.
-pub fn close_range(first: i32, last: u32) -> Result<()> {
-    scalar(libc::SYS_close_range, [number(first), last as usize, 0, 0, 0]).map(drop)
+pub fn close_range(first: u32, last: u32) -> Result<()> {
+    scalar(libc::SYS_close_range, [first as usize, last as usize, 0, 0, 0]).map(drop)
+}
+
+/// Closes every descriptor from 3 on but those in `kept`.
+pub fn close_all_but(kept: &[i32]) {
+    let mut first = 3;
+    loop {
+        // The next one to keep: negative numbers name nothing.
+        let next = kept.iter().filter_map(|&fd| u32::try_from(fd).ok()).filter(|fd| *fd >= first);
+        let Some(next) = next.min() else {
+            let _ = close_range(first, u32::MAX);
+            return;
+        };
+        if next > first {
+            let _ = close_range(first, next - 1);
+        }
+        first = next + 1;
+    }
 }
 
 /// pipe2(2), close-on-exec: (read end, write end).

@@ -293,6 +293,11 @@ impl Poll {
         Self { fd, events: libc::POLLOUT, happened: 0 }
     }
 
+    /// Waits until the other side of `fd` is gone.
+    pub fn end(fd: i32) -> Self {
+        Self { fd, events: 0, happened: 0 }
+    }
+
     /// Keeps a place in the list without waiting for anything.
     pub fn nothing() -> Self {
         Self { fd: -1, events: 0, happened: 0 }

@@ -43,19 +43,29 @@ impl Directory {
     /// # Errors
     /// `state.failed`.
     pub fn sweep(&self, wanted: Option<&CStr>) -> Result<(u32, bool), Error> {
-        let mut names: Vec<CString> = Vec::new();
-        let list = sys::open(At::Dir(&self.0), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0, 0)
-            .or_fail("state.failed", "the state directory")?;
-        sys::read_dir(&list, |name, _| names.push(name.into()))
-            .or_fail("state.failed", "the state directory")?;
         let (mut alive, mut taken) = (0, false);
-        for name in names {
+        for name in self.names()? {
             if !self.remove_dead(&name) {
                 alive += 1;
                 taken |= wanted == Some(name.as_c_str());
             }
         }
         Ok((alive, taken))
+    }
+
+    fn names(&self) -> Result<Vec<CString>, Error> {
+        let mut names: Vec<CString> = Vec::new();
+        let list = sys::open(At::Dir(&self.0), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0, 0)
+            .or_fail("state.failed", "the state directory")?;
+        sys::read_dir(&list, |name, _| names.push(name.into()))
+            .or_fail("state.failed", "the state directory")?;
+        Ok(names)
+    }
+
+    /// How many containers there are, dead ones included; drafts have no id yet.
+    fn count(&self) -> Result<u32, Error> {
+        let names = self.names()?;
+        Ok(names.iter().filter(|name| !name.to_bytes().starts_with(b".")).count() as u32)
     }
 
     /// Removes the entry `name` if nobody locks it; whether it is gone.
@@ -90,11 +100,7 @@ impl Directory {
             return Err(in_use());
         }
         if active(Rule::StateQuota) && alive >= quota {
-            return Err(Error::refused(
-                "state.quota",
-                format!("{alive} containers of yours are running, the limit is {quota}"),
-                "end one, or ask an administrator to raise max-containers in /etc/locald/policy",
-            ));
+            return Err(over_quota(quota));
         }
         for _ in 0..ATTEMPTS {
             // Locked under a name that no id can have, then given its name in one step: an entry
@@ -123,7 +129,16 @@ impl Directory {
                     _ => false,
                 };
             if same {
-                return Ok(Entry { directory: self, name: id.as_c_str().into(), _file: file });
+                let entry = Entry { directory: self, name: id.as_c_str().into(), _file: file };
+                // Counted again, now that others of the same moment count this one too.
+                if active(Rule::StateQuota) && entry.directory.count()? > quota {
+                    let (alive, _) = entry.directory.sweep(None)?;
+                    if alive > quota {
+                        entry.remove();
+                        return Err(over_quota(quota));
+                    }
+                }
+                return Ok(entry);
             }
         }
         Err(Error::failed("state.failed", "the state directory is too busy", "try again"))
@@ -135,6 +150,14 @@ impl Entry {
     pub fn remove(self) {
         let _ = sys::unlink(At::Dir(&self.directory.0), &self.name, false);
     }
+}
+
+fn over_quota(quota: u32) -> Error {
+    Error::refused(
+        "state.quota",
+        format!("{quota} containers of yours are running, which is the limit"),
+        "end one, or ask an administrator to raise max-containers in /etc/locald/policy",
+    )
 }
 
 /// Makes the directory `path` if it is missing, and opens it: root's own, for root alone.

@@ -98,7 +98,13 @@ pub fn prepare(
             None => None,
             Some(bind) => {
                 refuse_unbindable(view, &bind.object)?;
-                Some((clone(&bind.object, mount.readonly, mount.noexec)?, bind.is_dir))
+                let tree = clone(&bind.object, mount.readonly, mount.noexec)?;
+                #[cfg(locald_mutants)]
+                {
+                    crate::plants::lift_flags(&tree);
+                    crate::plants::share(&tree);
+                }
+                Some((tree, bind.is_dir))
             }
         });
     }
@@ -168,7 +174,7 @@ pub fn build(plan: &Plan, mounts: Mounts, view: &MountView, entry: &Entry) -> Re
     let dev = make_dev(plan, entry, mounts.pts)?;
     let null =
         sys::open(At::Dir(&dev.tmpfs), c"null", libc::O_PATH, 0, 0).or_fail(CODE, "/dev/null")?;
-    let targets = entry.act(|| {
+    let targets = as_caller(entry, || {
         let target = |path| resolve_target(root, path, true);
         Ok([target(c"/proc")?, target(c"/sys")?, target(c"/dev")?])
     })?;
@@ -212,8 +218,19 @@ fn attach_mount(
             return Err(Error::failed("internal", "a bind without its source", "report this"));
         }
     };
-    let target = entry.act(|| resolve_target(root, &mount.destination, is_dir))?;
+    let target = as_caller(entry, || resolve_target(root, &mount.destination, is_dir))?;
     sys::attach(&tree, &target).or_fail(CODE, &format!("attaching {}", shown(&mount.destination)))
+}
+
+/// Runs `step` on the caller's file system, with his ids, and with our end when the supervisor ends:
+/// the change of ids has cleared that, and a file system of his (FUSE) may never answer.
+fn as_caller<T>(entry: &Entry, step: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    entry.act(|| {
+        if active(Rule::DieWithSupervisor) {
+            let _ = sys::control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64);
+        }
+        step()
+    })
 }
 
 /// Opens the mount target `path`, making what is missing of it. Call it as the caller, umask 022.
@@ -225,6 +242,10 @@ fn resolve_target(root: &Fd, path: &CStr, is_dir: bool) -> Result<Fd, Error> {
             "let the root file system hold that directory or file, without a link on the way",
         )
     };
+    #[cfg(locald_mutants)]
+    if let Some(target) = crate::plants::resolve_by_name(root, path) {
+        return Ok(target);
+    }
     let resolve = if active(Rule::MountResolve) {
         sys::IN_ROOT | sys::NO_MAGICLINKS | sys::NO_SYMLINKS
     } else {
@@ -390,6 +411,12 @@ impl Dev {
         }
         Ok(())
     }
+
+    fn attach_at(&self, name: &CStr, mount: &Fd) -> Result<(), Error> {
+        sys::open(At::Dir(&self.tmpfs), name, libc::O_PATH, 0, sys::BENEATH)
+            .and_then(|target| sys::attach(mount, &target))
+            .or_fail(CODE, "attaching in /dev")
+    }
 }
 
 /// In a network namespace of the container's own, its processes may use low ports and ping: it
@@ -400,12 +427,6 @@ fn set_network_parameters(proc: &Fd) {
             let _ = sys::write(file.number(), value);
         }
     };
-
-    fn attach_at(&self, name: &CStr, mount: &Fd) -> Result<(), Error> {
-        sys::open(At::Dir(&self.tmpfs), name, libc::O_PATH, 0, sys::BENEATH)
-            .and_then(|target| sys::attach(mount, &target))
-            .or_fail(CODE, "attaching in /dev")
-    }
     // Absent where the kernel is built without it; then nothing is lost but the convenience.
     write(c"sys/net/ipv4/ip_unprivileged_port_start", b"0");
     write(c"sys/net/ipv4/ping_group_range", b"0 2147483647");
@@ -419,11 +440,16 @@ fn mask(proc: &Fd, sys_fs: &Fd, null: &Fd, view: &MountView) -> Result<(), Error
     };
     let find = |(mount, path): (&Fd, CString)| {
         let resolve = sys::BENEATH | sys::NO_MAGICLINKS | sys::NO_SYMLINKS;
-        sys::open(At::Dir(mount), &path, libc::O_PATH, 0, resolve).ok()
+        match sys::open(At::Dir(mount), &path, libc::O_PATH, 0, resolve) {
+            Ok(target) => Ok(Some(target)),
+            // What is not there needs no mask.
+            Err(error) if matches!(error.0, libc::ENOENT | libc::ENOTDIR) => Ok(None),
+            Err(error) => Err(error).or_fail(CODE, "finding what to mask"),
+        }
     };
     if active(Rule::PathMasks) {
         for path in READONLY_PATHS {
-            let Some(target) = find(place(path)) else { continue };
+            let Some(target) = find(place(path))? else { continue };
             let copy = sys::clone_mount(&target, false).or_fail(CODE, path)?;
             sys::restrict_mount(&copy, DATA | sys::RDONLY, false).or_fail(CODE, path)?;
             sys::attach(&copy, &target).or_fail(CODE, path)?;
@@ -434,7 +460,7 @@ fn mask(proc: &Fd, sys_fs: &Fd, null: &Fd, view: &MountView) -> Result<(), Error
     let covered = covered.filter_map(|path| path.to_str().ok());
     let mut empty: Option<Fd> = None;
     for path in constant.chain(covered) {
-        let Some(target) = find(place(path)) else { continue };
+        let Some(target) = find(place(path))? else { continue };
         let is_dir = sys::stat(target.number()).is_ok_and(|status| status.kind() == libc::S_IFDIR);
         let cover = match &empty {
             _ if !is_dir => sys::clone_mount(null, false).or_fail(CODE, path)?,

@@ -84,6 +84,8 @@ fn remove_tree(entry: &Entry, rootfs: Fd) -> Result<(), Error> {
     // Container root is the caller: what is his or his ranges' can be removed, nothing else.
     let (uids, gids) = policy::own_map(&entry.caller, &grants)?;
     let mapped = execute::may_map();
+    // Nothing is to be forwarded here: what ends a program ends this one.
+    sys::set_signal_mask(0).or_fail(CODE, "sigprocmask")?;
     let (reports, end) = sys::pipe().or_fail(CODE, "pipe")?;
     let (answers, go) = sys::pipe().or_fail(CODE, "pipe")?;
     match sys::clone_process(0).or_fail(CODE, "clone3")? {
@@ -122,8 +124,6 @@ fn write_map(pid: i32, name: &str, map: &[IdRange]) -> Result<(), Error> {
 /// In the child: the namespace, the drop, the removal. True if everything is gone.
 fn work_in_map(entry: &Entry, mapped: bool, rootfs: &Fd, end: &Fd, answers: &Fd) -> bool {
     let (uid, gid) = (entry.caller.uid, entry.caller.gid);
-    // The signals that the supervisor forwards end this one.
-    let _ = sys::set_signal_mask(0);
     if mapped {
         let made = entry.become_keeper().is_ok()
             && sys::unshare(libc::CLONE_NEWUSER).is_ok()
@@ -139,7 +139,11 @@ fn work_in_map(entry: &Entry, mapped: bool, rootfs: &Fd, end: &Fd, answers: &Fd)
         return false;
     }
     let _ = sys::control(libc::PR_SET_NO_NEW_PRIVS, 1);
-    empty(rootfs, 0)
+    let _ = sys::control(libc::PR_SET_DUMPABLE, 0);
+    // After the last change of ids, which clears it; a parent that is gone by now reads no pipe.
+    let _ = sys::control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64);
+    let orphaned = sys::poll(&mut [sys::Poll::readable(end.number())], Some(0)) != Ok(0);
+    !orphaned && empty(rootfs, 0)
 }
 
 /// Removes everything below `dir`, which may be an O_PATH descriptor. True if it is empty now.

@@ -302,7 +302,7 @@ def test_long_names(root: Path) -> None:
     """Pax and GNU long names and link targets."""
     name = "d" * 200 + "/" + "f" * 200
     for number, layout in enumerate((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)):
-        apply(root.with_name(f"r{number}"), tar([file(name), symlink("l", "t" * 300)], layout=layout))
+        apply(root.with_name(f"r{number}"), tar([file(name), symlink("l", "t/" * 150)], layout=layout))
         assert {name, "l"} <= set(listing(root.with_name(f"r{number}")))
 
 

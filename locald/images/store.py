@@ -242,11 +242,16 @@ class Store:
         with files.store_errors(self.root), files.locked(self.root / "use.lock", wait=False) as alone:
             if not alone:
                 return Removed((), 0, 0, postponed=True)
-            index = self._read_index()
-            needed = {record[key] for record in index.values() for key in ("id", "manifest")}
-            needed |= {layer[1] for record in index.values() for layer in record["layers"]}
-            freed = self._remove_blobs(needed)
-            in_use = self._remove_trees({Digest.parse(record["id"]).hex for record in index.values()})
+            records = self._read_index().values()
+            try:
+                blobs = {record[key] for record in records for key in ("id", "manifest")}
+                blobs |= {layer[1] for record in records for layer in record["layers"]}
+                ids = {Digest.parse(record["id"]).hex for record in records}
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                # Whatever it needed would be taken for garbage.
+                raise StoreUnusable(str(self.root), f"a record of its index is damaged ({error})") from error
+            freed = self._remove_blobs(blobs)
+            in_use = self._remove_trees(ids)
         self.clean()
         return Removed((), freed, in_use, postponed=False)
 

@@ -131,6 +131,8 @@ def test_damaged_index(store: Store, content: bytes) -> None:
     (store.root / "index.json").write_bytes(content)
     with pytest.raises(StoreUnusable):
         store.images()
+    with pytest.raises(StoreUnusable):
+        store.gc()
 
 
 def test_an_image_whose_config_is_gone_is_absent(store: Store, layout: LayoutMaker) -> None:

@@ -3,6 +3,7 @@
 The only module that imports the HTTP library. Why urllib3: docs/decisions/0020-registry-client.md.
 """
 
+import base64
 import ipaddress
 import json
 import os
@@ -268,7 +269,10 @@ class Registry:
         credentials = find_credentials(self._reference, self._environment)
         scheme, _, parameters = challenge.partition(" ")
         if scheme.lower() == "bearer":
-            return f"Bearer {self._token(parse_keqv_list(parse_http_list(parameters)), credentials)}"
+            wanted = parse_keqv_list(parse_http_list(parameters))
+            if not wanted.get("realm"):
+                raise RegistryFailed(self._name, "it asks for a token without saying where")
+            return f"Bearer {self._token(wanted, credentials)}"
         if scheme.lower() == "basic" and credentials is not None:
             return _basic(credentials)
         raise RegistryUnauthorized(
@@ -276,7 +280,7 @@ class Registry:
         )
 
     def _token(self, challenge: Mapping[str, str], credentials: Credentials | None) -> str:
-        realm = challenge.get("realm", "")
+        realm = challenge["realm"]
         query = {
             "service": challenge.get("service", ""),
             "scope": f"repository:{self._reference.repository}:pull",
@@ -362,13 +366,17 @@ class Registry:
             raise RegistryUnreachable(self._name, _reason(error.reason or error)) from error
         except SSLError as error:
             raise RegistryTls(self._name, _reason(error)) from error
+        except (ValueError, IndexError) as error:
+            # Addresses, challenges and numbers that no parser takes, urllib3's among them.
+            raise RegistryFailed(self._name, f"it answered nonsense ({_reason(error)})") from error
         except HTTPError as error:
             raise RegistryUnreachable(self._name, _reason(error)) from error
 
 
 def _basic(credentials: Credentials) -> str:
-    pair = f"{credentials.username}:{credentials.password}"
-    return urllib3.make_headers(basic_auth=pair)["authorization"]
+    # UTF-8, as RFC 7617 has it; urllib3's own takes Latin-1 only.
+    pair = f"{credentials.username}:{credentials.password}".encode()
+    return f"Basic {base64.b64encode(pair).decode()}"
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -110,6 +110,10 @@ def test_always_broken(fake: FakeRegistry, store: Store) -> None:
         ("manifests", status(418), RegistryFailed),
         ("manifests", status(401), RegistryUnauthorized),
         ("manifests", status(401, WWW_Authenticate="Negotiate"), RegistryUnauthorized),
+        ("manifests", status(401, WWW_Authenticate="Bearer nonsense"), RegistryFailed),
+        ("manifests", status(401, WWW_Authenticate="Bearer realm="), RegistryFailed),
+        ("manifests", status(401, WWW_Authenticate='Bearer service="x"'), RegistryFailed),
+        ("manifests", status(302, Location="http://[nonsense/"), RegistryFailed),
         ("manifests", status(200, Docker_Content_Digest="sha256:x"), RegistryFailed),
         ("manifests", drop, RegistryUnreachable),
         ("manifests", replace(lambda _: b"{}"), ManifestInvalid),
@@ -184,8 +188,9 @@ def test_tokens(fake: FakeRegistry, store: Store, home: Path) -> None:
         with pytest.raises(RegistryUnauthorized) as caught:
             pull(f"{fake.address}/app", store=store, policy="always")
         assert caught.value.had_credentials
+    fake.users["reader"] = "pass:wörd☺"
     for more in ({}, {"identitytoken": "refresh"}):
-        log_in(home, fake.address, **more)
+        log_in(home, fake.address, "reader:pass:wörd☺", **more)
         pull(f"{fake.address}/app", store=store, policy="always")
 
 

@@ -1,0 +1,119 @@
+"""The checks of a host: stable ids, a status each, a mend wherever it is not well."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from locald import doctor, errors, shim
+from locald.host import Host
+
+FINE = shim.Mode(allowed=True, code=None, why=None)
+DENIED = shim.Mode(allowed=False, code="host.userns-limit", why="none are left")
+HOST = Host(1000, 1000, "ann", "/nowhere", "machine", b"", b"")
+
+
+def abilities(**changed: object) -> shim.Abilities:
+    """Return what a host in good order allows, changed where a test says so."""
+    known = {"kernel": "6.1", "mapped": FINE, "direct": FINE, "subordinate_uids": 65536}
+    known |= {"subordinate_gids": 65536, "cgroup": "unified", **changed}
+    return shim.Abilities(**known)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def _set_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A shim in good order and places of the user's own."""
+    monkeypatch.setattr(
+        doctor.shim, "find_installation", lambda: shim.Installation("/b/locald", "/b/locald-shim")
+    )
+    monkeypatch.setattr(doctor.shim, "find_shim", lambda installation: installation.shim)
+    monkeypatch.setattr(doctor.shim, "ask_abilities", lambda _installation: abilities())
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("_set_up")
+def test_the_ids_are_stable_and_every_fault_has_a_mend() -> None:
+    """Tests, --json and the manual use them."""
+    checks = list(doctor.run_checks(HOST))
+    assert [check.id for check in checks] == [
+        "shim.file",
+        "shim.protocol",
+        "shim.policy",
+        "host.kernel",
+        "host.userns",
+        "host.direct",
+        "subids.uid",
+        "subids.gid",
+        "cgroup.layout",
+        "host.lsm",
+        "store.images",
+        "store.bundles",
+    ]
+    assert all(check.mend for check in checks if check.status != "ok")
+    assert not [check for check in checks if check.status == "fail"]
+
+
+@pytest.mark.usefixtures("_set_up")
+@pytest.mark.parametrize("error", [errors.ShimNotSetuid, errors.ShimPolicyDenied, errors.ShimOutdated])
+def test_a_shim_that_cannot_be_used_fails_with_its_mend(
+    monkeypatch: pytest.MonkeyPatch, error: type[errors.ShimError]
+) -> None:
+    """And what can be seen without it is still looked at."""
+
+    def refuse(_installation: shim.Installation) -> shim.Abilities:
+        raise error.mended_by_setup("no.", ["sudo", "/b/locald", "admin", "setup"])
+
+    step = "find_shim" if error is errors.ShimNotSetuid else "ask_abilities"
+    monkeypatch.setattr(doctor.shim, step, refuse)
+    checks = list(doctor.run_checks(HOST))
+    (failed,) = (check for check in checks if check.status == "fail")
+    assert failed.mend == "Run: sudo /b/locald admin setup"
+    assert {"host.kernel", "store.images"} <= {check.id for check in checks}
+
+
+@pytest.mark.parametrize(
+    ("release", "status"),
+    [
+        ("5.12.0", "ok"),
+        ("6.18.44-x", "ok"),
+        ("5.10.0-30-amd64", "fail"),
+        ("4.19", "fail"),
+        ("odd", "warn"),
+        ("6.1-rc1", "ok"),
+    ],
+)
+def test_kernels_are_told_apart(release: str, status: str) -> None:
+    """5.12 is the least."""
+    assert doctor.check_kernel(release).status == status
+
+
+def test_one_mode_is_enough_and_none_is_not() -> None:
+    """Mapped denied is a warning while direct works."""
+    statuses = {check.id: check.status for check in doctor.check_modes(abilities(mapped=DENIED))}
+    assert statuses == {"host.userns": "warn", "host.direct": "ok"}
+    statuses = {
+        check.id: check.status for check in doctor.check_modes(abilities(mapped=DENIED, direct=DENIED))
+    }
+    assert statuses["host.direct"] == "fail"
+
+
+def test_few_subordinate_ids_are_a_warning() -> None:
+    """With the command that grants them."""
+    checks = list(doctor.check_subordinate_ids(abilities(subordinate_uids=0), "ann"))
+    assert [check.status for check in checks] == ["warn", "ok"]
+    assert "usermod --add-subuids" in checks[0].mend
+
+
+@pytest.mark.parametrize(
+    ("flags", "free", "status"), [(0, 1 << 31, "ok"), (0, 5, "warn"), (os.ST_NOEXEC, 1 << 31, "fail")]
+)
+def test_places_must_have_room_and_allow_execution(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: int, free: int, status: str
+) -> None:
+    """Containers run from there."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not/yet"))
+    facts = os.statvfs_result((1, 1, free, free, free, 0, 0, 0, flags, 255))
+    monkeypatch.setattr(doctor.os, "statvfs", lambda _path: facts)
+    assert {check.status for check in doctor.check_places(HOST)} == {status}

@@ -178,6 +178,15 @@ def test_an_endless_blob_is_not_read_to_its_end(fake: FakeRegistry, store: Store
     assert len(sent) < 64
 
 
+@pytest.mark.parametrize("kind", ["manifests", "token"])
+def test_huge_documents_are_not_read_into_memory(fake: FakeRegistry, store: Store, kind: str) -> None:
+    """What is parsed is bounded; only blobs may be large."""
+    fake.bearer = "x"
+    fake.always[kind] = replace(lambda _: b" " * (5 << 20))
+    with pytest.raises(ManifestInvalid, match="larger than"):
+        pull_app(fake, store)
+
+
 def test_tokens(fake: FakeRegistry, store: Store, home: Path) -> None:
     """Anonymous, with a wrong password, with the right one, with an identity token."""
     fake.bearer = "t0ken"

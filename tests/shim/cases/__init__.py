@@ -24,6 +24,7 @@ class Case:
     # Why there is no build in which this turns red; empty where there is one.
     unbreakable: str = ""
     label: str = ""  # tells the cases of one rule apart
+    code: str = ""  # with which it is refused; empty where a value is forced
 
     @property
     def id(self) -> str:
@@ -72,4 +73,4 @@ def refusal(
         result = run.shim.run(bundle, call)
         assert result.status == 0, result
 
-    CASES.append(Case(rule, modes, check, run_twin, "", label))
+    CASES.append(Case(rule, modes, check, run_twin, "", label, code))

@@ -274,8 +274,13 @@ pub fn become_root_again() {
 pub fn become_caller() {
     let (Ok(users), Ok(groups)) = (sys::user_ids(), sys::group_ids()) else { sys::exit(125) };
     let _ = sys::set_user_ids(sys::KEEP, users.saved, sys::KEEP);
+    // Where fs.suid_dumpable is 1 the change of ids makes us traceable; until that is undone, the
+    // capabilities that are kept over it are what the caller lacks.
+    let _ = sys::control(libc::PR_SET_KEEPCAPS, 1);
     let gone = sys::set_group_ids(groups.real, groups.real, groups.real)
-        .and_then(|()| sys::set_user_ids(users.real, users.real, users.real));
+        .and_then(|()| sys::set_user_ids(users.real, users.real, users.real))
+        .and_then(|()| sys::control(libc::PR_SET_DUMPABLE, 0))
+        .and_then(|_| sys::set_capabilities(0, 0, 0));
     if gone.is_err() {
         sys::exit(125);
     }

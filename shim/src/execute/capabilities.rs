@@ -23,15 +23,13 @@ pub fn drop_to(process: &Process) -> Result<(), Error> {
     if let Some(groups) = &process.groups {
         sys::set_groups(groups).or_fail(CODE, "setgroups")?;
     }
-    // Ids first, with the permitted set kept where some of it is wanted, then the sets of the plan.
-    if wanted.permitted != 0 {
-        sys::control(libc::PR_SET_KEEPCAPS, 1).or_fail(CODE, "keepcaps")?;
-    }
+    // Ids first, with the permitted set kept, then exactly the sets of the plan: also where none is
+    // wanted, because until we are undumpable only the capabilities keep the caller from tracing us.
+    sys::control(libc::PR_SET_KEEPCAPS, 1).or_fail(CODE, "keepcaps")?;
     let (uid, gid) = (process.uid, process.gid);
     sys::set_group_ids(gid, gid, gid).or_fail(CODE, "setresgid")?;
     sys::set_user_ids(uid, uid, uid).or_fail(CODE, "setresuid")?;
-    // A change of ids makes it what fs.suid_dumpable says, 1 perhaps: then, from here on, nothing
-    // but this would keep the caller from tracing us.
+    // The change of ids has made it what fs.suid_dumpable says, 1 perhaps.
     if active(Rule::NotDumpable) {
         sys::control(libc::PR_SET_DUMPABLE, 0).or_fail(CODE, "dumpable")?;
     }

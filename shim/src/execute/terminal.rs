@@ -67,13 +67,11 @@ impl Terminal {
         match sys::clone_process(0).or_fail(CODE, "the relay")? {
             Side::Parent(_, relay) => Ok(relay),
             Side::Child => {
-                drop(self.peer);
+                // The lock of the container's state is among what it would hold.
+                sys::close_all_but(&[self.master.number(), supervisor.number()]);
                 // Nothing of root's is left: not even the saved ids.
                 caller::become_caller();
                 let _ = sys::control(libc::PR_SET_NO_NEW_PRIVS, 1);
-                let _ = sys::control(libc::PR_SET_DUMPABLE, 0);
-                // Nor a descriptor: the lock of the container's state is among them.
-                sys::close_all_but(&[self.master.number(), supervisor.number()]);
                 debug_assert!(sys::user_ids().is_ok_and(|ids| ids.saved == entry.caller.uid));
                 relay(&self.master, &supervisor);
                 sys::exit(0)

@@ -146,7 +146,7 @@ class Run:
 
     def script(self, text: str) -> str:
         """Run a shell script as root and return what it said."""
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603  # the kit's own scripts
             ["/bin/sh", "-eu", "-c", text],
             env={"PATH": CLEAN_PATH, "BUNDLE": self.bundle, "TOKEN": self.job.token, "HOME": "/root"},
             stdin=subprocess.DEVNULL,
@@ -162,77 +162,78 @@ class Run:
 
     def start(self) -> None:
         """Fork, arrange everything the job asks for, and execute."""
-        job = self.job
-        ours: dict[str, int] = {}
-        theirs: dict[int, int] = {}
-        to_close: list[int] = []
-        if job.terminal is not None:
-            self.master, slave = os.openpty()
-            set_size(slave, job.terminal)
-            theirs |= {0: slave, 1: slave, 2: slave}
-            to_close.append(slave)
-            ours["stdout"] = self.master
-        else:
-            for number, name in ((1, "stdout"), (2, "stderr")):
-                ours[name], theirs[number] = os.pipe()
-                to_close.append(theirs[number])
-            if job.stdin is None and not job.hold_stdin:
-                theirs[0] = os.open(os.devnull, os.O_RDONLY)
-            else:
-                theirs[0], self.input = os.pipe()
-            to_close.append(theirs[0])
-        if any("{status}" in word for word in job.argv):
-            if job.status_kind == "file":
-                theirs[9] = os.open(f"{self.bundle}/status", os.O_WRONLY | os.O_CREAT, 0o666)
-            else:
-                ours["status"], theirs[9] = os.pipe()
-            to_close.append(theirs[9])
-        for number in job.extra_fds:
-            theirs[number] = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-            to_close.append(theirs[number])
-        argv = [os.fsencode(self.fill(word)) for word in job.argv]
-        if job.trace:
-            argv = [
-                *(
-                    "strace",
-                    "-f",
-                    "-qq",
-                    "-s",
-                    "256",
-                    "-u",
-                    job.user,
-                    "-o",
-                    self.trace_file,
-                    "-e",
-                    f"trace={TRACED}",
-                ),
-                *("--", *argv),
+        ours, theirs = self.open_streams()
+        argv = [os.fsencode(self.fill(word)) for word in self.job.argv]
+        if self.job.trace:
+            options = [
+                "-f",
+                "-qq",
+                "-s",
+                "256",
+                "-u",
+                self.job.user,
+                "-o",
+                self.trace_file,
+                "-e",
+                f"trace={TRACED}",
+                "--",
             ]
+            argv = [os.fsencode(word) for word in (find_strace(), *options)] + argv
         says, trouble = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 self.become(argv, theirs)
-            except BaseException as error:  # whatever it is, it must not return into the parent's code
+            except BaseException as error:  # noqa: BLE001  # it must not return into the parent's code
                 os.write(trouble, f"{type(error).__name__}: {error}".encode())
             finally:
                 os._exit(98)
         os.close(trouble)
-        for number in to_close:
+        for number in set(theirs.values()):
             os.close(number)
         with open(says, "rb") as stream:
             message = stream.read()
         if message:
-            raise SystemExit(f"cannot start {job.argv}: {message.decode(errors='replace')}")
+            raise SystemExit(f"cannot start {self.job.argv}: {message.decode(errors='replace')}")
         for name, number in ours.items():
             os.set_blocking(number, False)
             self.selector.register(number, selectors.EVENT_READ, name)
-        if self.input >= 0 and job.stdin:
+        if self.input >= 0 and self.job.stdin:
             with contextlib.suppress(BrokenPipeError):
-                os.write(self.input, job.stdin.encode("utf-8", "surrogateescape"))
-        if self.input >= 0 and not job.hold_stdin:
+                os.write(self.input, self.job.stdin.encode("utf-8", "surrogateescape"))
+        if self.input >= 0 and not self.job.hold_stdin:
             os.close(self.input)
             self.input = -1
+
+    def open_streams(self) -> tuple[dict[str, int], dict[int, int]]:
+        """Open what the child shall have; return our ends by name, and the child's by the number they shall get."""
+        job = self.job
+        ours: dict[str, int] = {}
+        theirs: dict[int, int] = {}
+        if job.terminal is not None:
+            self.master, slave = os.openpty()
+            set_size(slave, job.terminal)
+            theirs |= {0: slave, 1: slave, 2: slave}
+            ours["stdout"] = self.master
+        else:
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                ours[name], theirs[number] = os.pipe()
+            if job.stdin is not None or job.hold_stdin:
+                theirs[0], self.input = os.pipe()
+        account = pwd.getpwnam(job.user)
+        for number in theirs.values():
+            # As in a shell of his: a stream that is the caller's own, so that /dev/stdout can be opened by name.
+            os.fchown(number, account.pw_uid, account.pw_gid)
+        if 0 not in theirs:
+            theirs[0] = os.open(os.devnull, os.O_RDONLY)
+        if any("{status}" in word for word in job.argv):
+            if job.status_kind == "file":
+                theirs[9] = os.open(f"{self.bundle}/status", os.O_WRONLY | os.O_CREAT, 0o666)
+            else:
+                ours["status"], theirs[9] = os.pipe()
+        for number in job.extra_fds:
+            theirs[number] = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        return ours, theirs
 
     def become(self, argv: list[bytes], theirs: dict[int, int]) -> None:
         """Turn the child into the job's program. Never returns."""
@@ -254,9 +255,8 @@ class Run:
         signal.pthread_sigmask(signal.SIG_SETMASK, job.blocked)
         os.umask(job.umask)
         account = pwd.getpwnam(job.user)
-        if job.trace:
-            argv[0:1] = [os.fsencode(shutil.which("strace", path=CLEAN_PATH) or "strace")]
-        elif job.user != "root":
+        # strace becomes the user by itself: only so does the setuid bit count for what it traces.
+        if not job.trace and job.user != "root":
             os.initgroups(account.pw_name, account.pw_gid)
             os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
             os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
@@ -264,7 +264,7 @@ class Run:
             ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
         os.chdir(self.fill(job.cwd))
         env = {os.fsencode(name): os.fsencode(self.fill(value)) for name, value in job.env.items()}
-        os.execve(argv[0], argv, env)
+        os.execve(argv[0], argv, env)  # noqa: S606  # what a job is for
 
     def walk(self) -> None:
         """Do the steps, then read until the program ends."""
@@ -275,7 +275,7 @@ class Run:
                 raise StepFailed(f"{step}: {error}") from error
         self.read_until(lambda: False)
 
-    def do(self, step: dict[str, Any]) -> None:
+    def do(self, step: dict[str, Any]) -> None:  # noqa: C901, PLR0912  # one line a step
         """Carry out one step."""
         match step:
             case {"expect": text}:
@@ -439,7 +439,7 @@ def make_bundle(path: str, spec: dict[str, Any], user: str, fill: Any) -> None:
     os.mkdir(root)
     for name in ("proc", "sys", "dev", "tmp", "etc", "srv"):
         os.mkdir(f"{root}/{name}")
-    os.chmod(f"{root}/tmp", 0o1777)
+    os.chmod(f"{root}/tmp", 0o1777)  # noqa: S103, S108  # as in every root
     # A link, not a copy: nothing may write to it anyway, and it is on the same file system.
     os.link(OBSERVER, f"{root}/observe")
     for name, entry in spec.get("files", {}).items():
@@ -459,6 +459,11 @@ def make_bundle(path: str, spec: dict[str, Any], user: str, fill: Any) -> None:
             if name != "observe":
                 os.lchown(f"{directory}/{name}", *owner)
     os.lchown(path, *owner)
+
+
+def find_strace() -> str:
+    """Return strace's path; a job that is traced needs it."""
+    return shutil.which("strace", path=CLEAN_PATH) or "/usr/bin/strace"
 
 
 def list_tree(path: str) -> Iterator[str]:

@@ -6,10 +6,12 @@ worker only connects. Without xdist the two are one.
 
 import contextlib
 import datetime
+import fcntl
 import json
 import random
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -84,7 +86,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Read catalogue, tests and waivers; a fault in them ends the run before a machine is booted."""
     config.addinivalue_line("markers", "clause(*ids): the clauses of the catalogue that the test judges")
-    config.addinivalue_line("markers", "xdist_group(name): tests of a group run in one worker")
+    config.addinivalue_line(
+        "markers", "alone(name): no test of that name beside it; without a name, no test at all"
+    )
     if hasattr(config, "workerinput"):
         return
     try:
@@ -135,7 +139,8 @@ def prepare(config: pytest.Config, controller: Controller) -> None:
     )
     if wheel is None and shim is None:
         raise InputError("nothing to test: give --wheel (nox -s conformance builds one) or --shim")
-    say = config.pluginmanager.get_plugin("terminalreporter").write_line
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    say = reporter.write_line if reporter is not None else print
     with timed(controller, "boot"):
         if not (config.getoption("reuse") and vms.status(name) == "up"):
             # Also what a failed boot left has to go.
@@ -246,10 +251,12 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, pytest.TestReport]:
     """Tell what speaks of the subject from what speaks of the kit."""
     del item
-    made = yield
+    made: Any = yield
     if call.excinfo is not None:
         about_subject = call.when == "call" and call.excinfo.errisinstance(
             (AssertionError, pytest.fail.Exception)
@@ -260,7 +267,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         summary = call.excinfo.exconly(tryshort=True).encode(errors="backslashreplace").decode()
         made.longrepr = text
         made.conformance = (outcome.value, f"{summary}\n\n{text}"[:MESSAGE_CHARS])
-    return made
+    result: pytest.TestReport = made
+    return result
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:  # noqa: D103  # see `gather`
@@ -385,6 +393,24 @@ def product(guest: vms.Guest, request: pytest.FixtureRequest) -> Subject:
     made = Subject(guest, runtime, factor=SLOWNESS[guest.profile.kind], worker=worker)
     config.stash[SUBJECT] = made
     return made
+
+
+@pytest.fixture(autouse=True)
+def _in_turn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Keep tests apart that share something in the guest, such as its policy file or a port.
+
+    Locks between processes, and not xdist's groups: those choose a worker, and say nothing about the other workers.
+    """
+    names = [mark.args[0] if mark.args else "" for mark in request.node.iter_markers("alone")]
+    with contextlib.ExitStack() as held:
+        # Every test shares the guest; one that changes it for all has it to itself.
+        for name in dict.fromkeys(["", *names]):
+            place = Path(
+                tempfile.gettempdir(), f"conformance-{request.config.getoption('profile')}-{name}.lock"
+            )
+            lock = held.enter_context(place.open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX if name in names else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def make_profile(run: ProfileRun, catalogue: Catalogue, waivers: Sequence[Waiver
     for record in run.records:
         by_clause.setdefault(record.clause, []).append(record)
     wanted = catalogue if run.selected is None else run.selected
-    clauses = []
+    clauses: list[Json] = []
     for clause in (catalogue[name] for name in wanted):
         if not clause.applies_to(run.profile):
             continue
@@ -201,7 +201,8 @@ def make_junit(report: Json) -> bytes:
             kind = "failure" if case["verdict"] in {"FAIL", "FLAKY"} else "error"
             mark = ET.SubElement(element, kind, type=case["verdict"], message=_printable(case["reason"]))
             mark.text = _printable("\n".join(_messages(case)))
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text
 
 
 def write_report(directory: Path, profile: Json) -> Json:

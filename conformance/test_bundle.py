@@ -117,7 +117,7 @@ def test_arguments_environment_and_directory_are_bytes(subject: Subject, mode: M
 def test_the_environment_is_the_configs(subject: Subject, mode: Mode) -> None:
     """The payload's environment is process.env and nothing more."""
     job = subject.container(mode=mode, change=written(process__env=["ONE=1", "TWO=zwei drei"]))
-    job["env"] = job["env"] | {"SECRET": "of the host", "LD_PRELOAD": "/tmp/x.so", "LISTEN_FDS": "3"}
+    job["env"] = job["env"] | {"SECRET": "of the host", "LD_PRELOAD": "/absent.so", "LISTEN_FDS": "3"}
     (result,) = subject.call(job)
 
     assert result.facts.lines("environ") == ["ONE=1", "TWO=zwei drei"], result
@@ -376,7 +376,7 @@ def test_the_status_descriptor_is_a_pipe_or_a_socket(subject: Subject, mode: Mod
 @pytest.mark.clause("BUNDLE-020")
 def test_a_malformed_command_line(subject: Subject) -> None:
     """Exit code 2 and one line, whatever is wrong with the command line."""
-    lines = (
+    lines: tuple[list[str], ...] = (
         [],
         ["exec"],
         ["bundle"],

@@ -51,10 +51,9 @@ def test_the_working_directory_does_not_count(subject: Subject) -> None:
     """A locald-shim in the working directory, or in bin/ below it, is not taken."""
     job = tampered(
         subject,
-        f"mkdir -p $P/cwd/bin; printf '{DECOY}' > $P/cwd/locald-shim; cp $P/cwd/locald-shim $P/cwd/bin/; chmod -R 755 $P/cwd",
+        f"mkdir -p $P/cwd/bin; printf '{DECOY}' > $P/cwd/locald-shim\n"
+        "cp $P/cwd/locald-shim $P/cwd/bin/; chmod -R 755 $P/cwd",
     )
-    job["cwd"] = job["argv"][0].removesuffix("/bin/locald") + "/cwd"
-    job["before"], job["cwd"] = job["before"], "/"
     prefix = job["argv"][0].removesuffix("/bin/locald")
     job["argv"] = ["/bin/sh", "-c", f'cd {prefix}/cwd && exec "$@"', "sh", *job["argv"]]
     (result,) = subject.call(job)
@@ -66,7 +65,10 @@ def test_the_working_directory_does_not_count(subject: Subject) -> None:
 @pytest.mark.clause("DISC-003")
 def test_argv0_and_links_do_not_count(subject: Subject) -> None:
     """A symbolic link to locald beside a decoy, and a false argv[0], do not lead to the decoy."""
-    make = f"mkdir $P/decoy; printf '{DECOY}' > $P/decoy/locald-shim; chmod 755 $P/decoy/locald-shim; ln -s $P/bin/locald $P/decoy/locald"
+    make = (
+        f"mkdir $P/decoy; printf '{DECOY}' > $P/decoy/locald-shim\n"
+        "chmod 755 $P/decoy/locald-shim; ln -s $P/bin/locald $P/decoy/locald"
+    )
     linked, named = tampered(subject, make), tampered(subject, make)
     prefix = linked["argv"][0].removesuffix("/bin/locald")
     linked["argv"] = [f"{prefix}/decoy/locald", *linked["argv"][1:]]
@@ -82,7 +84,8 @@ def test_the_environment_does_not_count(subject: Subject) -> None:
     """No variable names another shim, another package or another prefix."""
     job = tampered(
         subject,
-        f"mkdir -p $P/decoy/bin; printf '{DECOY}' > $P/decoy/bin/locald-shim; chmod 755 $P/decoy/bin/locald-shim; cp $P/decoy/bin/locald-shim $P/decoy/",
+        f"mkdir -p $P/decoy/bin; printf '{DECOY}' > $P/decoy/bin/locald-shim\n"
+        "chmod 755 $P/decoy/bin/locald-shim; cp $P/decoy/bin/locald-shim $P/decoy/",
     )
     decoy = job["argv"][0].removesuffix("/bin/locald") + "/decoy"
     shim = f"{decoy}/bin/locald-shim"

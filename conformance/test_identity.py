@@ -23,6 +23,11 @@ def as_user(uid: int, gid: int, *, target: bool = True) -> Any:
     return change
 
 
+def with_map(entries: list[dict[str, int]]) -> Any:
+    """Return a change that asks for `entries` as the map of uids."""
+    return lambda config: config["linux"].update(uidMappings=entries)
+
+
 # The caller's ids, filled in by each test: the change functions have no other way to learn them.
 HOST = [0, 0]
 
@@ -50,7 +55,6 @@ def test_the_map_of_a_caller_with_subordinate_ids(subject: Subject) -> None:
     assert facts.id_map("gid_map") == [(0, caller.gid, 1), (1, gids[0], gids[1])]
 
 
-@pytest.mark.xdist_group("bare")
 @pytest.mark.clause("ID-002")
 def test_the_map_of_a_caller_without(subject: Subject) -> None:
     """Without subordinate ids only the caller is mapped, and groups cannot be changed."""
@@ -92,14 +96,7 @@ def test_no_other_map_is_to_be_had(subject: Subject) -> None:
         ],
         [{"containerID": 0, "hostID": 4294967295, "size": 1}],
     )
-    results = subject.call(
-        *(
-            subject.container(
-                mode="mapped", change=lambda config, entry=entry: config["linux"].update(uidMappings=entry)
-            )
-            for entry in maps
-        )
-    )
+    results = subject.call(*(subject.container(mode="mapped", change=with_map(entry)) for entry in maps))
 
     for result in results:
         assert result.exit_code == 125, result
@@ -127,7 +124,6 @@ def test_direct_refuses_to_be_somebody_else(subject: Subject) -> None:
         assert result.outcome == (125, "user.unmappable"), result
 
 
-@pytest.mark.xdist_group("bare")
 @pytest.mark.clause("ID-007")
 def test_an_unmapped_user_is_refused(subject: Subject) -> None:
     """In mapped mode a process.user that the caller's ids do not reach is refused."""
@@ -199,10 +195,10 @@ def test_owners_in_the_root_are_seen_right(subject: Subject) -> None:
     assert [line.split()[1] for line in result.stdout.splitlines()] == ["1", "1000", "0"], result
 
 
-@pytest.mark.xdist_group("bare")
+@pytest.mark.alone
 @pytest.mark.clause("ID-011")
 def test_a_malformed_line_of_the_caller_is_refused(subject: Subject) -> None:
-    """A caller's line in /etc/subuid that is malformed, or a range that holds system ids, is refused, not guessed at."""
+    """A caller's line in /etc/subuid that is malformed, or whose range holds root, is refused."""
     bad, zero = (
         subject.container(
             mode="mapped",

@@ -15,7 +15,8 @@ PORT: Final = 8080
 REGISTRY: Final = (
     f"setsid docker-registry serve {HOME}/registry.yml </dev/null >{HOME}/registry.log 2>&1 &\n"
     f"echo $! > {HOME}/registry.pid\n"
-    f"for i in $(seq 200); do curl -fs http://127.0.0.1:{REGISTRY_PORT}/v2/ >/dev/null && exit 0; sleep 0.1; done; exit 1"
+    f"for i in $(seq 200); do curl -fs http://127.0.0.1:{REGISTRY_PORT}/v2/ >/dev/null && exit 0; "
+    "sleep 0.1; done; exit 1"
 )
 STOP_REGISTRY: Final = f"kill $(cat {HOME}/registry.pid) || true; cat {HOME}/registry.log"
 # What a client on the host sees, while the container runs.
@@ -23,7 +24,7 @@ ASK: Final = (
     f"for i in $(seq 300); do curl -fs http://127.0.0.1:{PORT}/ && break; sleep 0.2; done; "
     f"curl -s -o /dev/null -w 'status %{{http_code}}\\n' http://127.0.0.1:{PORT}/"
 )
-BIG: Final = {"limit_s": 90.0, "settle_s": 5.0}
+BIG: Final[dict[str, Any]] = {"limit_s": 90.0, "settle_s": 5.0}
 
 
 def image_facts(subject: Subject, reference: str, mode: Mode, *options: str) -> Facts:
@@ -155,7 +156,7 @@ def test_exit_codes_through_locald(subject: Subject, mode: Mode) -> None:
     assert [result.exit_code for result in results] == [*codes, 126, 127, 143], results
 
 
-@pytest.mark.xdist_group("port-8080")
+@pytest.mark.alone("port-8080")
 @pytest.mark.clause("IMG-007")
 def test_debian_from_a_registry(subject: Subject, mode: Mode) -> None:
     """Debian 12 with nginx, pulled from a registry on loopback: nginx answers curl on 8080; TERM ends it cleanly."""
@@ -173,7 +174,7 @@ def test_debian_from_a_registry(subject: Subject, mode: Mode) -> None:
     assert served.leftover == []
 
 
-@pytest.mark.xdist_group("port-8080")
+@pytest.mark.alone("port-8080")
 @pytest.mark.clause("IMG-008")
 def test_debian_from_files(subject: Subject) -> None:
     """The same image from a layout and from an archive serves as well."""
@@ -184,7 +185,7 @@ def test_debian_from_files(subject: Subject) -> None:
         assert "status 200" in served.stderr, served
 
 
-@pytest.mark.xdist_group("port-8080")
+@pytest.mark.alone("port-8080")
 @pytest.mark.clause("IMG-009")
 def test_python_in_debian(subject: Subject, mode: Mode) -> None:
     """The image's own python3 runs and sees a Debian 12."""

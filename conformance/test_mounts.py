@@ -168,17 +168,16 @@ def test_a_tmpfs_is_capped(subject: Subject, mode: Mode) -> None:
 @pytest.mark.clause("MOUNT-010")
 def test_a_link_in_the_root_does_not_lead_a_mount_out(subject: Subject, mode: Mode) -> None:
     """A mount destination, /dev or /proc that the caller made a symbolic link lands nowhere outside."""
-    jobs = []
-    for name in ("srv", "dev", "proc"):
-        jobs.append(
-            subject.container(
-                mode=mode,
-                change=mounting({"destination": "/srv", "type": "tmpfs", "source": "tmpfs"}),
-                files={"outside/mark": {"content": "untouched"}},
-                before=f'rmdir "$BUNDLE/rootfs/{name}"; ln -s "$BUNDLE/outside" "$BUNDLE/rootfs/{name}"',
-                after='ls -A "$BUNDLE/outside"',
-            )
+    jobs = [
+        subject.container(
+            mode=mode,
+            change=mounting({"destination": "/srv", "type": "tmpfs", "source": "tmpfs"}),
+            files={"outside/mark": {"content": "untouched"}},
+            before=f'rmdir "$BUNDLE/rootfs/{name}"; ln -s "$BUNDLE/outside" "$BUNDLE/rootfs/{name}"',
+            after='ls -A "$BUNDLE/outside"',
         )
+        for name in ("srv", "dev", "proc")
+    ]
     for result in subject.call(*jobs):
         assert result.exit_code == 125, result
         assert result.code, result

@@ -195,7 +195,6 @@ def test_without_the_setuid_bit_nothing_works(subject: Subject, mode: Mode) -> N
     assert plain.outcome == (125, "shim.not-setuid"), plain
 
 
-@pytest.mark.xdist_group("policy")
 @pytest.mark.clause("PRIV-004")
 def test_the_policy_decides_who_may(subject: Subject, mode: Mode) -> None:
     """Somebody whom the policy does not name is refused; who is named runs."""
@@ -207,7 +206,7 @@ def test_the_policy_decides_who_may(subject: Subject, mode: Mode) -> None:
     assert named.exit_code == 7, named  # the payload's
 
 
-@pytest.mark.xdist_group("policy")
+@pytest.mark.alone
 @pytest.mark.clause("PRIV-005")
 def test_a_policy_that_cannot_be_trusted(subject: Subject) -> None:
     """Absent, malformed, writable by others, somebody's own or a link: refused, and never read as `all may`."""
@@ -267,6 +266,7 @@ def test_an_id_in_use_is_refused(subject: Subject, mode: Mode) -> None:
     token = subject.make_token()
     second = f"{HOME}/work/{token}"
     caller = subject.caller()
+    become = f"setpriv --reuid {caller.uid} --regid {caller.gid} --init-groups"
     words = (
         " ".join(subject.runtime.make_argv(status=False)).replace("{bundle}", second).replace("{id}", token)
     )
@@ -277,9 +277,7 @@ def test_an_id_in_use_is_refused(subject: Subject, mode: Mode) -> None:
         token=token,
         steps=[
             {"expect": "ready"},
-            {
-                "script": f"setpriv --reuid {caller.uid} --regid {caller.gid} --init-groups {words} 2>&1 || echo code $?"
-            },
+            {"script": f"{become} {words} 2>&1 || echo code $?"},
             {"signal": 15, "to": "user"},
         ],
     )

@@ -140,7 +140,7 @@ def judge(control: str, wanted: list[str], directory: Path, arguments: argparse.
         *(f"--profile={PROFILE}", "--reuse", f"--planted={control}", "--attempts=1", f"--report-dir={place}"),
         *(f"--wheel={arguments.wheel}", f"--clause={','.join(wanted)}"),
         *(
-            (f"--numprocesses={arguments.jobs}", "--dist=loadgroup")
+            (f"--numprocesses={arguments.jobs}", "--dist=load")
             if len(wanted) > 1 and arguments.jobs > 1
             else ()
         ),

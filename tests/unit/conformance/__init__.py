@@ -1,0 +1,1 @@
+"""Unit tests of the kit: catalogue, waivers, verdicts, report, observations."""

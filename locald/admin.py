@@ -118,13 +118,15 @@ def read_policy(path: str) -> str:
         return ""
     except OSError as error:
         raise errors.PolicyForeign(path, error.strerror or str(error)) from error
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise errors.PolicyForeign(path, "it is no regular file")
         if status.st_uid != 0 or status.st_mode & 0o022:
             raise errors.PolicyForeign(path, "somebody other than root can write to it")
-        content = file.read(MAX_POLICY_BYTES + 1)
+        content = os.read(descriptor, MAX_POLICY_BYTES + 1)
+    finally:
+        os.close(descriptor)
     try:
         text = content.decode("ascii")
     except UnicodeDecodeError as error:

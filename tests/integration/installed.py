@@ -15,6 +15,7 @@ from tests.fixtures import TestUser
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NETWORK_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
 INSTALL_LIMIT_S = 600
 RUN_LIMIT_S = 60
 
@@ -75,6 +76,8 @@ class Installed:
 def as_user(user: TestUser, env: Mapping[str, str]) -> dict[str, object]:
     """Return what makes a child of this process the user's, with a clean environment."""
     environment = {"HOME": str(user.home), "PATH": PATH, "LANG": "C.UTF-8", "USER": user.name, **env}
+    # How this machine reaches package indexes: an installer of the user's has to know it too.
+    environment |= {name: os.environ[name] for name in NETWORK_VARIABLES if name in os.environ}
     return {"user": user.uid, "group": user.gid, "extra_groups": [], "env": environment, "cwd": "/"}
 
 

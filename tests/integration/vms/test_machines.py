@@ -166,7 +166,7 @@ def test_ending_the_controller_leaves_nothing(tmp_path: Path) -> None:
         "import vms, time\nwith vms.booted('local') as guest:\n"
         "    print('up', flush=True)\n    guest.run(['sleep', '4322'])\n"
     )
-    child = subprocess.Popen(  # noqa: S603 -- this Python, our script
+    child = subprocess.Popen(
         [sys.executable, "-c", script],
         cwd=ROOT,
         env=os.environ | {"LOCALD_VMS_HOME": str(tmp_path)},

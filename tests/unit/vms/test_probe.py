@@ -51,7 +51,7 @@ def test_an_engine_anywhere_is_named() -> None:
         (REFUSED, answer(1, b"", b"unshare: No space left on device\n"), False),
     ],
 )
-def test_judging(fact: Fact, output: Output, holds: bool) -> None:  # noqa: FBT001 -- a parameter
+def test_judging(fact: Fact, output: Output, holds: bool) -> None:
     """The exit code, both patterns, and that it ended by itself."""
     assert judge(fact, output).holds is holds
 

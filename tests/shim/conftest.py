@@ -37,7 +37,7 @@ POLICY_TEXT = "version = 1\nallow-user = locald-a\nallow-user = locald-b\n"
 def build(target: str, **environment: str) -> Path:
     """Build the shim in release mode and return the program."""
     inherited = {name: value for name, value in os.environ.items() if name != "RUSTFLAGS"}
-    subprocess.run(  # noqa: S603  # a constant argv
+    subprocess.run(
         ["cargo", "build", "--quiet", "--release", "--locked", f"--target-dir={target}"],  # noqa: S607
         cwd=ROOT / "shim",
         env={**inherited, **environment},
@@ -105,7 +105,7 @@ def workshop() -> Iterator[Workshop]:
     probe = root / "probe"
     source = ROOT / "tests" / "shim" / "probe.c"
     compiler = ["gcc", "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(probe), str(source)]
-    subprocess.run(compiler, stdin=subprocess.DEVNULL, timeout=BUILD_LIMIT_S, check=True)  # noqa: S603
+    subprocess.run(compiler, stdin=subprocess.DEVNULL, timeout=BUILD_LIMIT_S, check=True)
     yield Workshop(root, Path(shutil.which("busybox") or "/bin/busybox").resolve(), probe)
     shutil.rmtree(root, ignore_errors=True)
 

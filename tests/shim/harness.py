@@ -164,8 +164,7 @@ class Workshop:
         for name in ("bin", "dev", "etc", "home", "proc", "run", "srv", "sys", "tmp"):
             (rootfs / name).mkdir(parents=True)
         for program in (self._busybox, self._probe):
-            shutil.copyfile(program, rootfs / "bin" / program.name)
-            (rootfs / "bin" / program.name).chmod(0o755)
+            os.link(self._own_copy(program, caller), rootfs / "bin" / program.name)
         for name in APPLETS:
             (rootfs / "bin" / name).symlink_to("busybox")
         (rootfs / "etc" / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
@@ -173,6 +172,14 @@ class Workshop:
             for entry in (directory, *(os.path.join(directory, name) for name in names)):
                 os.lchown(entry, caller.uid, caller.gid)
         return Bundle(path, caller, make_config(mode, caller, args))
+
+    def _own_copy(self, program: Path, caller: Caller) -> Path:
+        """Return the caller's copy of a program: bundles link to it, a thousand copies would cost minutes."""
+        copy = self.root / f"{program.name}-{caller.name}"
+        if not copy.exists():
+            shutil.copyfile(program, copy)
+            copy.chmod(0o755)
+        return copy
 
 
 @dataclass(frozen=True)
@@ -253,7 +260,7 @@ class Shim:
         environment = {"PATH": "/usr/bin:/bin", **call.env}
         if self.disabled:
             environment[MUTANT_VARIABLE] = self.disabled
-        return subprocess.Popen(  # noqa: S603  # the program under test
+        return subprocess.Popen(
             [*call.wrapper, str(call.executable or self.path), *arguments],
             stdin=call.stdin,
             stdout=call.stdout,

@@ -37,11 +37,12 @@ def test_exchanged_names_make_nothing_of_roots(
     bundle.bind(bundle.mkdir("source"), "/srv/made/here")
     bundle.write()
     other = place.with_name(f"{place.name}.other")
-    other.symlink_to(canary if target != "config.json" else "/etc/shadow")
+    guarded = make_guarded(workshop.root / place.name)
+    other.symlink_to(canary if target != "config.json" else guarded / "secret")
     os.lchown(other, run.caller.uid, run.caller.gid)
-    before = snapshot()
-    stdin = os.open("/root", os.O_RDONLY | os.O_DIRECTORY)
-    swapping = subprocess.Popen(  # noqa: S603  # our own program, as the caller
+    before = snapshot(guarded)
+    stdin = os.open(guarded, os.O_RDONLY | os.O_DIRECTORY)
+    swapping = subprocess.Popen(
         [str(bundle.rootfs / "bin" / "probe"), "exchange", str(place), str(other), str(LOOP_MS)],
         user=run.caller.uid,
         group=run.caller.gid,
@@ -62,14 +63,24 @@ def test_exchanged_names_make_nothing_of_roots(
     assert statuses.get((0, None), 0) > 0, f"no round got through, so nothing was raced: {statuses}"
     for tree in (bundle.path, canary):
         assert read_owners(tree) == {}
-    assert snapshot() == before
+    assert snapshot(guarded) == before
 
 
-def snapshot() -> tuple[object, ...]:
-    """Return what a shim that went astray would have changed on this host."""
+def make_guarded(path: Path) -> Path:
+    """Return a directory that is root's, and whose content only root may read or change."""
+    if not path.exists():
+        path.mkdir()
+        (path / "secret").write_text('{"not": "for callers"}')
+        (path / "secret").chmod(0o600)
+    return path
+
+
+def snapshot(guarded: Path) -> tuple[object, ...]:
+    """Return what a shim that went astray would have changed."""
+    entries = [(entry.name, entry.stat().st_mtime_ns, entry.stat().st_mode) for entry in guarded.iterdir()]
     return (
         Path("/proc/self/mountinfo").read_text(),
+        entries,
+        guarded.stat().st_mtime_ns,
         sorted(os.listdir("/dev")),
-        sorted(os.listdir("/root")),
-        Path("/etc/shadow").stat().st_mtime_ns,
     )

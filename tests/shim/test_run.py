@@ -143,7 +143,7 @@ def test_sigkill_of_the_shim_leaves_nothing(run: Run, *, init: bool) -> None:
 
 def kill_as(caller: Caller, pid: int, name: str) -> None:
     """Send a signal with the caller's rights, not root's."""
-    subprocess.run(  # noqa: S603  # a constant argv
+    subprocess.run(
         ["/bin/kill", f"-{name}", str(pid)], user=caller.uid, group=caller.gid, extra_groups=[], check=True
     )
 
@@ -162,7 +162,7 @@ def test_standard_specs_run(shim: Shim, workshop: Workshop, caller: Caller, kind
     run = Run(shim, workshop, expected, caller)
     bundle = run.bundle()
     command = ["runc", "spec", f"--bundle={bundle.path}", *(["--rootless"] if kind == "rootless" else [])]
-    subprocess.run(  # noqa: S603  # a constant argv
+    subprocess.run(
         command, user=run.caller.uid, group=run.caller.gid, extra_groups=[], check=True, timeout=20
     )
     bundle.config = json.loads((bundle.path / "config.json").read_text())

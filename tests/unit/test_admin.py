@@ -101,7 +101,7 @@ def as_roots(monkeypatch: pytest.MonkeyPatch) -> None:
         fields[4] = 0
         return os.stat_result(fields)
 
-    monkeypatch.setattr(admin.os, "fstat", fstat)
+    monkeypatch.setattr(os, "fstat", fstat)
 
 
 def test_a_policy_that_others_can_write_is_left_alone(
@@ -131,7 +131,7 @@ def test_places_without_setuid_are_refused_before_anything_is_touched(
     def started(_path: str) -> dict[str, object]:
         raise AssertionError("the shim was started")
 
-    monkeypatch.setattr(admin.shim, "run_install", started)
+    monkeypatch.setattr(shim, "run_install", started)
     policy = str(tmp_path / "policy")
     monkeypatch.setattr(admin, "file_system_of", lambda _device: "nfs4")
     with pytest.raises(errors.SetupPlaceRefused, match="nfs4"):
@@ -139,7 +139,7 @@ def test_places_without_setuid_are_refused_before_anything_is_touched(
     monkeypatch.setattr(admin, "file_system_of", lambda _device: "fuse.sshfs")
     with pytest.raises(errors.SetupPlaceRefused, match="sshfs"):
         admin.set_up(installation, [ANN], policy=policy)
-    monkeypatch.setattr(admin.os, "statvfs", lambda _path: os.statvfs_result((0,) * 8 + (os.ST_NOSUID, 255)))
+    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result((0,) * 8 + (os.ST_NOSUID, 255)))
     with pytest.raises(errors.SetupPlaceRefused, match="nosuid"):
         admin.set_up(installation, [ANN], policy=policy)
     assert os.listdir(tmp_path) == ["locald-shim"]

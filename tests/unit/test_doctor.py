@@ -23,11 +23,9 @@ def abilities(**changed: object) -> shim.Abilities:
 @pytest.fixture
 def _set_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A shim in good order and places of the user's own."""
-    monkeypatch.setattr(
-        doctor.shim, "find_installation", lambda: shim.Installation("/b/locald", "/b/locald-shim")
-    )
-    monkeypatch.setattr(doctor.shim, "find_shim", lambda installation: installation.shim)
-    monkeypatch.setattr(doctor.shim, "ask_abilities", lambda _installation: abilities())
+    monkeypatch.setattr(shim, "find_installation", lambda: shim.Installation("/b/locald", "/b/locald-shim"))
+    monkeypatch.setattr(shim, "find_shim", lambda installation: installation.shim)
+    monkeypatch.setattr(shim, "ask_abilities", lambda _installation: abilities())
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
@@ -65,7 +63,7 @@ def test_a_shim_that_cannot_be_used_fails_with_its_mend(
         raise error.mended_by_setup("no.", ["sudo", "/b/locald", "admin", "setup"])
 
     step = "find_shim" if error is errors.ShimNotSetuid else "ask_abilities"
-    monkeypatch.setattr(doctor.shim, step, refuse)
+    monkeypatch.setattr(shim, step, refuse)
     checks = list(doctor.run_checks(HOST))
     (failed,) = (check for check in checks if check.status == "fail")
     assert failed.mend == "Run: sudo /b/locald admin setup"
@@ -115,5 +113,5 @@ def test_places_must_have_room_and_allow_execution(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not/yet"))
     facts = os.statvfs_result((1, 1, free, free, free, 0, 0, 0, flags, 255))
-    monkeypatch.setattr(doctor.os, "statvfs", lambda _path: facts)
+    monkeypatch.setattr(os, "statvfs", lambda _path: facts)
     assert {check.status for check in doctor.check_places(HOST)} == {status}

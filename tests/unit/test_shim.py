@@ -45,8 +45,8 @@ def look(
     monkeypatch: pytest.MonkeyPatch, installation: shim.Installation, *, flags: int = 0, **changed: int
 ) -> str:
     """Return what `find_shim` says of a file with this status."""
-    monkeypatch.setattr(shim.os, "lstat", lambda _path: FakeStatus(**changed))
-    monkeypatch.setattr(shim.os, "statvfs", lambda _path: FakeFileSystem(flags))
+    monkeypatch.setattr(os, "lstat", lambda _path: FakeStatus(**changed))
+    monkeypatch.setattr(os, "statvfs", lambda _path: FakeFileSystem(flags))
     return shim.find_shim(installation)
 
 

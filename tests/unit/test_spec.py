@@ -17,7 +17,7 @@ ROOT = spec.Account(0, 0, home="/root")
 IDS = st.integers(0, 65534)
 # Any bytes but NUL, as a command line brings them.
 TEXT = st.binary(max_size=20).map(lambda raw: os.fsdecode(raw.replace(b"\0", b"")))
-IMAGES = st.fixed_dictionaries(
+IMAGES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "config": st.fixed_dictionaries(
             {},

@@ -1,6 +1,7 @@
 """`locald run`: from words and files to a request; who is asked, and when nobody is."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,11 +103,11 @@ class Person:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, terminal: bool, answer: str = "\n") -> None:
         self.ran: list[list[str]] = []
         self.mended = False
-        monkeypatch.setattr(run.os, "isatty", lambda _fd: terminal)
-        monkeypatch.setattr(run.os, "access", lambda path, _how: path == "/usr/bin/sudo")
-        monkeypatch.setattr(run.shim, "ask_abilities", self.ask)
+        monkeypatch.setattr(os, "isatty", lambda _fd: terminal)
+        monkeypatch.setattr(os, "access", lambda path, _how: path == "/usr/bin/sudo")
+        monkeypatch.setattr(shim, "ask_abilities", self.ask)
         monkeypatch.setattr(run, "converse", self.converse)
-        monkeypatch.setattr(run.sys, "stdin", self)
+        monkeypatch.setattr(sys, "stdin", self)
         self.answer = answer
 
     def readline(self) -> str:
@@ -157,7 +158,7 @@ def test_a_fault_that_set_up_cannot_mend_asks_nothing(monkeypatch: pytest.Monkey
     def nosuid(_installation: shim.Installation) -> shim.Abilities:
         raise errors.ShimNosuid("nosuid.", hint="elsewhere")
 
-    monkeypatch.setattr(run.shim, "ask_abilities", nosuid)
+    monkeypatch.setattr(shim, "ask_abilities", nosuid)
     with pytest.raises(errors.ShimNosuid):
         run.ask_abilities(INSTALLATION, may_ask=True)
     assert person.ran == []

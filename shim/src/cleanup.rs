@@ -19,8 +19,9 @@ use crate::state;
 use crate::sys::{self, At, Fd, Side};
 use crate::{bundle, execute, host};
 
-/// Deepest directory below the rootfs: beyond it paths are no longer usable by anyone either.
-const MAX_DEPTH: usize = 4096;
+/// How many directories are open below each other at a time, two descriptors each. What lies deeper
+/// is moved to the top first: a payload can nest directories until no number of descriptors suffices.
+const MAX_DEPTH: usize = 16;
 
 /// Removes dead state entries, and the root file system of one bundle if `target` names it.
 ///
@@ -143,44 +144,97 @@ fn work_in_map(entry: &Entry, mapped: bool, rootfs: &Fd, end: &Fd, answers: &Fd)
     // After the last change of ids, which clears it; a parent that is gone by now reads no pipe.
     let _ = sys::control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64);
     let orphaned = sys::poll(&mut [sys::Poll::readable(end.number())], Some(0)) != Ok(0);
-    !orphaned && empty(rootfs, 0)
+    !orphaned && Sweep { top: rootfs, moved: 0 }.run()
 }
 
-/// Removes everything below `dir`, which may be an O_PATH descriptor. True if it is empty now.
-fn empty(dir: &Fd, depth: usize) -> bool {
-    if depth > MAX_DEPTH {
-        return false;
+/// The removal of everything below one directory.
+struct Sweep<'a> {
+    top: &'a Fd,
+    /// How many directories were moved to the top in this round.
+    moved: u32,
+}
+
+impl Sweep<'_> {
+    /// True if nothing is left.
+    fn run(&mut self) -> bool {
+        loop {
+            self.moved = 0;
+            let clean = self.empty(self.top, 0);
+            if self.moved == 0 {
+                return clean;
+            }
+        }
     }
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-    let list = match sys::open(At::Dir(dir), c".", flags, 0, beneath()) {
-        Ok(list) => list,
-        // A directory without read permission that is ours: permission can be given.
-        Err(_) => {
-            let link = bundle::c_string(format!("/proc/self/fd/{}", dir.number()));
-            let _ = sys::change_mode_at(&link, 0o700);
-            match sys::open(At::Dir(dir), c".", flags, 0, beneath()) {
-                Ok(list) => list,
+
+    /// Removes everything below `dir`, an O_PATH descriptor. True if it is empty now.
+    fn empty(&mut self, dir: &Fd, depth: usize) -> bool {
+        let Some(list) = open_list(dir) else { return false };
+        let mut names: Vec<(CString, u8)> = Vec::new();
+        if sys::read_dir(&list, |name, kind| names.push((name.into(), kind))).is_err() {
+            return false;
+        }
+        let mut clean = true;
+        for (name, kind) in names {
+            let is_dir = kind == libc::DT_DIR
+                || kind == libc::DT_UNKNOWN && sys::unlink(At::Dir(&list), &name, false).is_err();
+            if is_dir {
+                clean &= self.remove_dir(&list, &name, depth);
+            } else if kind != libc::DT_UNKNOWN {
+                clean &= sys::unlink(At::Dir(&list), &name, false).is_ok();
+            }
+        }
+        clean
+    }
+
+    fn remove_dir(&mut self, parent: &Fd, name: &CStr, depth: usize) -> bool {
+        // An empty one needs no look inside; a mount is busy, one that is not empty says so.
+        if sys::unlink(At::Dir(parent), name, true).is_ok() {
+            return true;
+        }
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let Ok(inner) = sys::open(At::Dir(parent), name, flags, 0, beneath()) else {
+            return false;
+        };
+        if depth + 1 < MAX_DEPTH {
+            return self.empty(&inner, depth + 1)
+                && sys::unlink(At::Dir(parent), name, true).is_ok();
+        }
+        // Moving a directory writes its `..`.
+        permit(&inner);
+        self.move_to_top(parent, name)
+    }
+
+    fn move_to_top(&mut self, parent: &Fd, name: &CStr) -> bool {
+        for number in 0..=u32::MAX {
+            let free = bundle::c_string(format!(".locald-cleanup.{number}"));
+            match sys::move_name(parent, name, self.top, &free) {
+                Ok(()) => {
+                    self.moved += 1;
+                    return true;
+                }
+                Err(error) if error.0 == libc::EEXIST => {}
                 Err(_) => return false,
             }
         }
-    };
+        false
+    }
+}
+
+/// Opens a directory for reading; permission for that, and for removing what is in it, can be given
+/// where it is ours.
+fn open_list(dir: &Fd) -> Option<Fd> {
+    let open = || sys::open(At::Dir(dir), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0, beneath());
+    let list = open().or_else(|_| {
+        permit(dir);
+        open()
+    });
+    let list = list.ok()?;
     let _ = sys::change_mode(&list, 0o700);
-    let mut names: Vec<(CString, u8)> = Vec::new();
-    if sys::read_dir(&list, |name, kind| names.push((name.into(), kind))).is_err() {
-        return false;
-    }
-    let mut clean = true;
-    for (name, kind) in names {
-        let is_dir = kind == libc::DT_DIR
-            || kind == libc::DT_UNKNOWN && sys::unlink(At::Dir(&list), &name, false).is_err();
-        if is_dir {
-            let flags = libc::O_PATH | libc::O_DIRECTORY;
-            let emptied = sys::open(At::Dir(&list), &name, flags, 0, beneath())
-                .is_ok_and(|inner| empty(&inner, depth + 1));
-            clean &= emptied && sys::unlink(At::Dir(&list), &name, true).is_ok();
-        } else if kind != libc::DT_UNKNOWN {
-            clean &= sys::unlink(At::Dir(&list), &name, false).is_ok();
-        }
-    }
-    clean
+    Some(list)
+}
+
+/// Gives the owner of `dir`, an O_PATH descriptor, every permission. The kernel judges by our ids.
+fn permit(dir: &Fd) {
+    let link = bundle::c_string(format!("/proc/self/fd/{}", dir.number()));
+    let _ = sys::change_mode_at(&link, 0o700);
 }

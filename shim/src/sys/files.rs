@@ -204,6 +204,20 @@ pub fn rename(dir: &Fd, from: &CStr, to: &CStr, replace: bool) -> Result<()> {
     .map(drop)
 }
 
+/// renameat2(2) from one directory to another; fails with EEXIST where there is such a name.
+pub fn move_name(from_dir: &Fd, from: &CStr, to_dir: &Fd, to: &CStr) -> Result<()> {
+    let (from_at, to_at) = (number(from_dir.0), number(to_dir.0));
+    let flags = libc::RENAME_NOREPLACE as usize;
+    // SAFETY: the kernel reads both names up to their NUL.
+    unsafe {
+        call(
+            libc::SYS_renameat2,
+            [from_at, from.as_ptr() as usize, to_at, to.as_ptr() as usize, flags, 0],
+        )
+    }
+    .map(drop)
+}
+
 /// fchmod(2).
 pub fn change_mode(fd: &Fd, mode: u32) -> Result<()> {
     scalar(libc::SYS_fchmod, [number(fd.0), mode as usize, 0, 0, 0]).map(drop)

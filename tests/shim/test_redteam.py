@@ -12,7 +12,6 @@ import pty
 import resource
 import select
 import signal
-import subprocess
 import termios
 import time
 from pathlib import Path
@@ -29,6 +28,8 @@ SECBIT_NO_SETUID_FIXUP = 1 << 2
 # Fewer than any host has of root's, its kernel threads included.
 FEW_PROCESSES = 20
 LINES = 3000
+PIPE_AND_MORE = 70_000
+DEEP = 3000
 
 
 def test_the_user_namespace_is_charged_to_its_caller_alone(run: Run) -> None:
@@ -129,8 +130,8 @@ def test_the_relay_holds_nothing_of_roots(run: Run) -> None:
 
 def test_a_pausing_reader_loses_nothing(run: Run) -> None:
     """The relay writes the last output when its reader goes on, and the terminal is as it was before."""
-    script = f"i=0; while [ $i -lt {LINES} ]; do echo line$i; i=$((i+1)); done; exit 3"
-    bundle = run.bundle("sh", "-c", script)
+    # Full pipe, and a little that stays on the way when the payload has ended.
+    bundle = run.bundle("sh", "-c", f"head -c {PIPE_AND_MORE} /dev/zero | tr '\\0' x; exit 3")
     bundle.process["terminal"] = True
     bundle.config["annotations"] = INIT
     bundle.write()
@@ -138,9 +139,9 @@ def test_a_pausing_reader_loses_nothing(run: Run) -> None:
     before = termios.tcgetattr(keyboard)
     call = Call(stdin=keyboard)
     process = run.shim.start(run.shim.arguments(bundle, call), run.caller, call)
-    time.sleep(3)
+    time.sleep(5)
     out, err = process.communicate(timeout=20)
-    assert (process.returncode, out.count(b"line"), err) == (3, LINES, b"")
+    assert (process.returncode, out.count(b"x"), err) == (3, PIPE_AND_MORE, b"")
     assert termios.tcgetattr(keyboard) == before
     os.close(master)
     os.close(keyboard)
@@ -178,7 +179,8 @@ def test_input_that_nobody_reads_does_not_stop_the_output(run: Run) -> None:
 def test_killed_at_any_instant_nothing_is_left(run: Run, *, terminal: bool) -> None:
     """SIGKILL of the shim at growing delays: no process and no mount is left, the id is free again."""
     mounts = Path("/proc/self/mountinfo").read_text()
-    bundle = run.bundle("sleep", "60")
+    seconds = str(1_000_000 + os.getpid())
+    bundle = run.bundle("sleep", seconds)
     bundle.process["terminal"] = terminal
     bundle.write()
     call = Call(id="any-instant")
@@ -187,20 +189,39 @@ def test_killed_at_any_instant_nothing_is_left(run: Run, *, terminal: bool) -> N
         time.sleep(step * 0.0002)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=10)
-    wait_until(lambda: not processes_of(run.caller.uid), "everything has ended")
+    wait_until(lambda: not processes_with(seconds, str(bundle.path)), "everything has ended")
     assert Path("/proc/self/mountinfo").read_text() == mounts
     bundle.process["args"] = ["true"]
     bundle.process["terminal"] = False
     assert run.shim.run(bundle, call).status == 0
 
 
-def processes_of(uid: int) -> list[str]:
-    """Return the command of every live shim or sleep of this user's."""
-    found = subprocess.run(
-        ["/bin/ps", "-U", str(uid), "-o", "stat=,comm="],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines = [line.split(None, 1) for line in found.stdout.splitlines()]
-    return [name for state, name in lines if state[0] != "Z" and name in ("sleep", "locald-shim")]
+def processes_with(*words: str) -> list[bytes]:
+    """Return the command line of every process that has one of `words` in it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if any(word.encode() in command.split(b"\0") for word in words):
+                found.append(command)
+    return found
+
+
+def test_cleanup_removes_what_nests_deeper_than_descriptors_reach(run: Run) -> None:
+    """Neither the depth that a payload chose nor a low limit of descriptors keeps a tree from removal."""
+    bundle = run.bundle("true")
+    inner = bundle.mkdir("rootfs/deep")
+    at = os.open(inner, os.O_RDONLY)
+    for _ in range(DEEP):
+        os.mkdir("d", dir_fd=at)
+        os.chown("d", run.caller.uid, run.caller.gid, dir_fd=at)
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+
+    def finish() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    result = run.shim.call(["cleanup", "--bundle", str(bundle.path)], run.caller, Call(finish=finish))
+    assert (result.status, os.listdir(bundle.rootfs)) == (0, []), result

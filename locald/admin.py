@@ -60,7 +60,9 @@ def set_up(installation: shim.Installation, users: list[Account], *, policy: str
     before = read_policy(policy)
     after = add_users(before, users)
     done = shim.run_install(installation.shim)
-    said = [f"{done.get('installed', installation.shim)} is root's and setuid now (build {done.get('build')})."]
+    said = [
+        f"{done.get('installed', installation.shim)} is root's and setuid now (build {done.get('build')})."
+    ]
     if after == before:
         said.append(f"{policy} already lets in {_names(users)}.")
     else:

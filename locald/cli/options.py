@@ -1,8 +1,7 @@
 """The options of `locald run`: one table, and a parser for command lines that need no explanation.
 
-Imports the standard library only. click is as dear to load as all else that `locald run` does before the
-container starts (33 of 60 ms, measured on the project's 2-core machine), so a well-formed command line is
-read here. Whatever is not (help, a typo, a missing value) goes to click, whose command is made from the same
+Imports the standard library only. click is dear to load beside all else that `locald run` does before the
+container starts (docs/decisions/0012), so a well-formed command line is read here. Whatever is not (help, a typo, a missing value) goes to click, whose command is made from the same
 table; tests/unit/cli/test_options.py holds the two to the same answers.
 """
 

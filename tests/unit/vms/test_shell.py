@@ -26,9 +26,7 @@ def carry(
     """Run a command the way a guest does."""
     mark = shell.make_mark()
     line = shell.make_line(command, mark=mark, limit_s=limit_s, env=env, cwd=cwd)
-    done = subprocess.run(
-        [b"/bin/sh", b"-c", line], check=False, capture_output=True, input=stdin, env=HERE
-    )
+    done = subprocess.run([b"/bin/sh", b"-c", line], check=False, capture_output=True, input=stdin, env=HERE)
     assert done.returncode == 0
     return shell.read_answer(mark, done.stdout, done.stderr)
 

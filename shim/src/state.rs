@@ -8,6 +8,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
+use crate::accounts;
 use crate::error::{Context, Error};
 use crate::request::Id;
 use crate::rules::{Rule, active};
@@ -45,6 +46,10 @@ impl Directory {
     pub fn sweep(&self, wanted: Option<&CStr>) -> Result<(u32, bool), Error> {
         let (mut alive, mut taken) = (0, false);
         for name in self.names()? {
+            // A draft is its maker's as long as he lives: to look at its lock would take it from him.
+            if is_draft_of_the_living(&name) {
+                continue;
+            }
             if !self.remove_dead(&name) {
                 alive += 1;
                 taken |= wanted == Some(name.as_c_str());
@@ -158,6 +163,12 @@ fn over_quota(quota: u32) -> Error {
         format!("{quota} containers of yours are running, which is the limit"),
         "end one, or ask an administrator to raise max-containers in /etc/locald/policy",
     )
+}
+
+/// Whether `name` is a draft, `.PID`, of a process that still exists.
+fn is_draft_of_the_living(name: &CStr) -> bool {
+    let pid = name.to_bytes().strip_prefix(b".").and_then(accounts::parse_id);
+    pid.and_then(|pid| i32::try_from(pid).ok()).is_some_and(|pid| sys::kill(pid, 0).is_ok())
 }
 
 /// Makes the directory `path` if it is missing, and opens it: root's own, for root alone.

@@ -223,3 +223,13 @@ def test_directories_are_closed_to_others(run: Run) -> None:
     bundle: Bundle = run.bundle("true")
     bundle.path.chmod(0o700)
     assert run.shim.run(bundle).status == 0
+
+
+def test_many_at_once(run: Run) -> None:
+    """Two hundred containers of one caller, as fast as they can be started: each of them runs."""
+    bundle = run.bundle("true")
+    bundle.write()
+    quiet = Call(stdout=subprocess.DEVNULL)
+    started = [run.shim.start(run.shim.arguments(bundle, quiet), run.caller, quiet) for _ in range(200)]
+    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in started]
+    assert [end for end in ended if end[1] != 0] == []

@@ -21,8 +21,8 @@ REGISTRY: Final = (
 STOP_REGISTRY: Final = f"kill $(cat {HOME}/registry.pid) || true; cat {HOME}/registry.log"
 # What a client on the host sees, while the container runs.
 ASK: Final = (
-    f"for i in $(seq 300); do curl -fs http://127.0.0.1:{PORT}/ && break; sleep 0.2; done; "
-    f"curl -s -o /dev/null -w 'status %{{http_code}}\\n' http://127.0.0.1:{PORT}/"
+    f"for i in $(seq 600); do curl -fs http://127.0.0.1:{PORT}/ && break; kill -0 $SUBJECT || break; sleep 0.2; done\n"
+    f"curl -s -o /dev/null -w 'status %{{http_code}}\\n' http://127.0.0.1:{PORT}/ || true"
 )
 BIG: Final[dict[str, Any]] = {"limit_s": 90.0, "settle_s": 5.0}
 

@@ -67,7 +67,7 @@ pub fn enter(status_fd: Option<i32>) -> Result<Entry, Error> {
         sys::open(At::Cwd, c".", libc::O_PATH | libc::O_DIRECTORY, 0, 0).ok()
     });
     if active(Rule::OwnSignals) {
-        sys::set_timers(0);
+        sys::stop_timers();
         sys::reset_signal_actions();
     }
     // Blocked at once and for good: they are taken by the supervisor when there is a payload, and
@@ -121,13 +121,27 @@ fn take_limits() -> [(u64, u64); 16] {
     for (resource, value) in (0_u32..).zip(before.iter_mut()) {
         if let Ok(limit) = sys::limit(resource, None) {
             *value = limit;
-            let soft = if resource == libc::RLIMIT_CORE { 0 } else { limit.1 };
-            if active(Rule::OwnLimits) {
-                let _ = sys::limit(resource, Some((soft, limit.1)));
+            let own = own_limit(resource, limit);
+            if active(Rule::OwnLimits) && own != limit {
+                let _ = sys::limit(resource, Some(own));
             }
         }
     }
     before
+}
+
+/// What the shim works under where the caller has `limit`: no core file, else as much as he may have.
+fn own_limit(resource: u32, (_, hard): (u64, u64)) -> (u64, u64) {
+    (if resource == libc::RLIMIT_CORE { 0 } else { hard }, hard)
+}
+
+/// Gives the payload the limits that its caller has.
+pub fn restore_limits(caller: &Caller) {
+    for (resource, limit) in (0_u32..).zip(caller.rlimits) {
+        if own_limit(resource, limit) != limit {
+            let _ = sys::limit(resource, Some(limit));
+        }
+    }
 }
 
 /// Closes whatever else the caller left open, the status descriptor excepted.
@@ -226,9 +240,9 @@ impl Entry {
 
     /// As [`Entry::act`], for work on the caller's files: it ends with SIGALRM if they block.
     pub fn act_bounded<T>(&self, step: impl FnOnce() -> T) -> T {
-        sys::set_timers(OPENING_SECONDS);
+        sys::set_alarm(OPENING_SECONDS);
         let result = self.act(step);
-        sys::set_timers(0);
+        sys::set_alarm(0);
         result
     }
 }

@@ -9,7 +9,7 @@ use super::root::{self, Mounts};
 use super::terminal::Terminal;
 use super::{capabilities, init, is_mapped, seccomp};
 use crate::bundle::{c_string, shown};
-use crate::caller::Entry;
+use crate::caller::{self, Entry};
 use crate::error::{Context, Error, Kind};
 use crate::host::MountView;
 use crate::plan::{Network, Plan, Process};
@@ -140,9 +140,7 @@ fn settle(entry: &Entry, process: &Process) -> Result<Vec<CString>, Error> {
         let hint = "let process.cwd name a directory of the root file system";
         return Err(Error::refused("process.cwd", "the working directory is outside", hint));
     }
-    for (resource, value) in (0_u32..).zip(entry.caller.rlimits) {
-        let _ = sys::limit(resource, Some(value));
-    }
+    caller::restore_limits(&entry.caller);
     for wanted in &process.rlimits {
         sys::limit(wanted.resource, Some((wanted.soft, wanted.hard)))
             .or_fail("process.rlimit", "setrlimit")?;

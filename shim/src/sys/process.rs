@@ -159,14 +159,24 @@ pub fn reset_signal_actions() {
     }
 }
 
-/// Sets the real-time interval timer to `seconds` once (0 stops it) and stops the other two.
-pub fn set_timers(seconds: u64) {
-    // struct itimerval: interval (s, µs), value (s, µs).
-    for (which, value) in [(0_usize, seconds), (1, 0), (2, 0)] {
-        let timer = [0, 0, value, 0];
-        // SAFETY: the kernel reads 32 bytes of `timer` and writes nothing: no old value is asked.
-        let _ = unsafe { call(libc::SYS_setitimer, [which, timer.as_ptr() as usize, 0, 0, 0, 0]) };
+/// Stops the three interval timers that execve(2) leaves running.
+pub fn stop_timers() {
+    for which in 0..3 {
+        set_timer(which, 0);
     }
+}
+
+/// Arranges for SIGALRM in `seconds`; 0 takes that back.
+pub fn set_alarm(seconds: u64) {
+    set_timer(0, seconds);
+}
+
+/// setitimer(2), once and not again.
+fn set_timer(which: usize, seconds: u64) {
+    // struct itimerval: interval (s, µs), value (s, µs).
+    let timer = [0, 0, seconds, 0];
+    // SAFETY: the kernel reads 32 bytes of `timer` and writes nothing: no old value is asked.
+    let _ = unsafe { call(libc::SYS_setitimer, [which, timer.as_ptr() as usize, 0, 0, 0, 0]) };
 }
 
 /// signalfd4(2), non-blocking.

@@ -34,6 +34,7 @@ HOME = "/var/lib/locald-kit"
 WORK = f"{HOME}/work"
 OBSERVER = f"{HOME}/observe"
 LIMIT_BYTES = 400_000
+SCRIPT_LIMIT_S = 150
 TRACED = "execve,execveat,open,openat,openat2,connect,kill"
 CLEAN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -78,6 +79,7 @@ class Run:
         self.job = job
         self.end = time.monotonic() + job.limit_s * factor
         self.settle_s = job.settle_s * factor
+        self.factor = max(1.0, factor)
         self.bundle = f"{WORK}/{job.token}"
         self.output: dict[str, bytearray] = {
             "stdout": bytearray(),
@@ -152,7 +154,7 @@ class Run:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=120,
+            timeout=SCRIPT_LIMIT_S * self.factor,
             check=False,
         )
         said = done.stdout.decode(errors="replace")

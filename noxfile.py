@@ -58,7 +58,7 @@ def tests(session: nox.Session) -> None:
     """Run all tests of this tree, the installed setuid shim among them. Needs root; adds two test users."""
     require_root(session)
     require_programs(session, "base", "tests")
-    install_groups(session, "test")
+    install_groups(session, "conformance")
     if session.posargs:
         pytest(session, *session.posargs)
         return
@@ -99,11 +99,14 @@ def controls(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Time the shim beside its peers, interleaved: `nox -s bench -- runtime [--rounds N]`. Needs root."""
+    """Time the shim beside its peers, interleaved: `nox -s bench -- runtime|run [--rounds N]`. Needs root."""
     require_root(session)
     require_programs(session, "base", "bench", optional=("crun", "runc", "bwrap", "newuidmap"))
     install_groups(session, "bench")
-    session.run("python", "-m", "bench", *(session.posargs or ["runtime"]))
+    arguments = list(session.posargs or ["runtime"])
+    if arguments[0] == "run":
+        arguments.append(f"--wheel={build_wheel(session)}")
+    session.run("python", "-m", "bench", *arguments)
 
 
 @nox.session(default=False)

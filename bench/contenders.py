@@ -35,6 +35,7 @@ class Contender:
     command: Callable[[Sequence[str]], list[str]]  # for a payload; @ID@ stands for a fresh container id
     user: User | None = None  # None: root
     cgroup2: bool = False  # needs /sys/fs/cgroup to be cgroup2, in a mount namespace of its own
+    environment: tuple[tuple[str, str], ...] = ()  # beside PATH
 
     def wrapped(self, command: Sequence[str]) -> list[str]:
         """Return `command` as this contender's user, where it needs them with mounts of its own."""

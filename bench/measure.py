@@ -14,6 +14,7 @@ from bench.contenders import Contender
 START_LIMIT_S = 60
 PAYLOAD = ("/bin/true",)
 WARM_UP_ROUNDS = 10
+BURST_ROUNDS = 5
 SEED = 20_261_122
 
 
@@ -33,7 +34,7 @@ class Spawner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **dict(contender.environment)},
             cwd="/",
             text=True,
         )
@@ -82,10 +83,29 @@ def summarise(times: Sequence[float]) -> dict[str, float]:
     return {"median_ms": round(median(times), 3), "p95_ms": round(quantiles(times, n=20)[18], 3)}
 
 
-def measure_throughput(spawner: Spawner, total: int, in_flight: int) -> float:
-    """Return starts in a second, `in_flight` of them at once."""
-    nanoseconds, _ = spawner.order(f"burst {total} {in_flight}")
-    return total / (nanoseconds / 1e9)
+def measure_throughput(
+    spawners: Sequence[tuple[Spawner, int]], in_flight: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return each contender's starts in a second with `in_flight` of them at once, and who failed with which words.
+
+    Medians of bursts; every round takes one of each contender (with its own number of starts), in a random order.
+    """
+    rates: dict[str, list[float]] = {}
+    failed: dict[str, str] = {}
+    shuffled = random.Random(SEED)  # noqa: S311  # an order, not a secret
+    for _ in range(BURST_ROUNDS):
+        order = list(spawners)
+        shuffled.shuffle(order)
+        for spawner, total in order:
+            name = spawner.contender.name
+            try:
+                nanoseconds, _ = spawner.order(f"burst {total} {in_flight}")
+            except BenchError as error:
+                failed[name] = str(error)
+                continue
+            rates.setdefault(name, []).append(total / (nanoseconds / 1e9))
+    # A start that failed is no start: whoever failed once has no figure.
+    return {name: median(found) for name, found in rates.items() if name not in failed}, failed
 
 
 def measure_memory(contender: Contender) -> dict[str, int]:

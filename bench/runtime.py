@@ -31,6 +31,7 @@ PLACE = Path("/opt/locald-bench")
 BUILD_LIMIT_S = 900
 USER_NAME = "locald-a"
 IN_FLIGHT = 100
+SLOW_MS = 15
 MAX_CONTAINERS = 4096
 
 
@@ -113,12 +114,17 @@ def measure(contenders: list[Contender], spawn: Path, rounds: int, total: int) -
         spawners.append(spawner)
     for name, times in measure_latency(spawners, rounds).items():
         results[name] |= summarise(times)
+    # Of the slow (runc) a fifth of the starts say the same.
+    slow = {name for name, result in results.items() if result["median_ms"] > SLOW_MS}
+    bursts = [(each, total // 5 if each.contender.name in slow else total) for each in spawners]
+    rates, failed = measure_throughput(bursts, IN_FLIGHT)
+    for words in failed.values():
+        sys.stdout.write(f"in part: {words}\n")
     for spawner in spawners:
         name = spawner.contender.name
-        slow = results[name]["median_ms"] > 15  # noqa: PLR2004  # runc: a fifth of the starts say the same
         try:
-            rate = measure_throughput(spawner, total // 5 if slow else total, IN_FLIGHT)
-            results[name]["per_second"] = round(rate, 1)
+            if name in rates:
+                results[name]["per_second"] = round(rates[name], 1)
             results[name] |= measure_memory(spawner.contender)
             results[name]["system_calls"] = measure_system_calls(spawner.contender)
         except BenchError as error:

@@ -1,8 +1,9 @@
 """The options of `locald run`: one table, and a parser for command lines that need no explanation.
 
 Imports the standard library only. click is dear to load beside all else that `locald run` does before the
-container starts (docs/decisions/0012), so a well-formed command line is read here. Whatever is not (help, a typo, a missing value) goes to click, whose command is made from the same
-table; tests/unit/cli/test_options.py holds the two to the same answers.
+container starts (docs/decisions/0012), so a well-formed command line is read here. Whatever is not (help, a
+typo, a missing value) goes to click, whose command is made from the same table;
+tests/unit/cli/test_options.py holds the two to the same answers.
 """
 
 from typing import NamedTuple

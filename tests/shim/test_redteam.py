@@ -32,13 +32,12 @@ PIPE_AND_MORE = 70_000
 DEEP = 3000
 
 
+@pytest.mark.parametrize("mode", ["mapped"])
 def test_the_user_namespace_is_charged_to_its_caller_alone(run: Run) -> None:
     """Not root's: what a container uses up (inotify, signals, processes) root's daemons would lack.
 
     Nor the caller's: he would have every capability in it.
     """
-    if run.mode == "direct":
-        pytest.skip("direct mode has no user namespace of its own")
     with run.shim.running(run.bundle(*READY)) as running:
         (payload,) = running.descendants()
         space = os.open(f"/proc/{payload}/ns/user", os.O_RDONLY)

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("testinfra", reason="the kit's packages are installed where guests are driven")
-
 from tests.unit.vms.fakes import make_profile
 from vms import process, ssh
 from vms.deadline import Deadline

@@ -141,6 +141,7 @@ def test_the_environment_changes_nothing_in_the_shim(subject: Subject, mode: Mod
     assert [path for path in result.opened if path.startswith(f"{HOME}/absent")] == []
 
 
+@pytest.mark.alone
 @pytest.mark.clause("PRIV-001")
 def test_off_a_terminal_nobody_is_asked(subject: Subject) -> None:
     """Off a terminal, for a user whose sudo asks for a password: no sudo is executed, /dev/tty is not opened."""

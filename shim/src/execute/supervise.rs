@@ -67,7 +67,7 @@ pub fn run(
         }
     };
     status.started(entry, container.pid);
-    let (ended, ending) = forward(&container);
+    let (ended, ending) = forward(&container, relay.is_some());
     if let Some(relay) = relay {
         finish(&relay, &container.signals, ending);
     }
@@ -130,13 +130,18 @@ fn write_maps(mode: &Mode, pid: i32) -> Result<(), Error> {
 
 /// Forwards signals until the container's first process has ended: its exit status, and whether one
 /// of them was to end it.
-fn forward(container: &Container) -> (u8, bool) {
+fn forward(container: &Container, has_terminal: bool) -> (u8, bool) {
     let mut ending = false;
     loop {
         let mut events =
             [Poll::readable(container.child.number()), Poll::readable(container.signals.number())];
         let _ = sys::poll(&mut events, None);
         while let Some(signal) = sys::next_signal(&container.signals) {
+            // The relay gives the terminal its new size, of which the kernel tells the payload; told
+            // any sooner, it would find the old one.
+            if signal == libc::SIGWINCH && has_terminal {
+                continue;
+            }
             let _ = if active(Rule::Pidfds) {
                 sys::pidfd_kill(&container.child, signal)
             } else {

@@ -112,7 +112,7 @@ class Run:
             if job.before:
                 result["before"] = self.script(job.before)
             watched = sorted(list_tree(self.bundle)) if job.bundle is not None else []
-            mounts = read_mounts()
+            mounts = self.read_mounts()
             started = time.monotonic()
             try:
                 self.start()
@@ -125,7 +125,7 @@ class Run:
             result["timed_out"] = timed_out
             result["exit_code"] = exit_code(self.wait_status)
             result["leftover"] = self.settle()
-            result["new_mounts"] = sorted(set(read_mounts()) - set(mounts))
+            result["new_mounts"] = sorted(set(self.read_mounts()) - set(mounts))
             if job.bundle is not None:
                 result["new_files"] = [
                     entry for entry in sorted(list_tree(self.bundle)) if entry not in watched
@@ -145,6 +145,15 @@ class Run:
     def trace_file(self) -> str:
         """Where strace writes; root's, outside of what the subject may see."""
         return f"{HOME}/{self.job.token}.trace"
+
+    def read_mounts(self) -> list[str]:
+        """Return the guest's mounts without their numbers; what a neighbour's job mounts in its own bundle is not ours."""
+        mounts = [mount.split() for mount in read_mounts()]
+        return [
+            " ".join(fields)
+            for fields in mounts
+            if not (fields[1].startswith(f"{WORK}/") and not f"{fields[1]}/".startswith(f"{self.bundle}/"))
+        ]
 
     def script(self, text: str) -> str:
         """Run a shell script as root and return what it said."""

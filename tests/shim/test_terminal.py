@@ -15,6 +15,8 @@ import pytest
 from tests.shim.harness import Call, Run, wait_until
 
 LIMIT_S = 10.0
+# 10 bytes each, more than the caller's terminal, the relay and the container's keep together for a slow reader.
+SLOW_LINES = 8_000
 ROWS, COLUMNS = 33, 101
 
 
@@ -119,3 +121,24 @@ def test_the_callers_terminal_is_as_before(run: Run, open_terminal: list[Termina
         terminal.process.kill()
     terminal.process.wait(timeout=LIMIT_S)
     wait_until(lambda: termios.tcgetattr(terminal.follower) == terminal.before, "the modes are back")
+
+
+def test_the_last_output_is_written_as_it_is(run: Run, open_terminal: list[Terminal]) -> None:
+    """What arrives after the payload's end is not made into lines twice: the container's terminal has done it."""
+    script = f"i=0; while [ $i -lt {SLOW_LINES} ]; do echo 12345678; i=$((i+1)); done; echo end"
+    terminal = start(run, open_terminal, "sh", "-c", script)
+
+    def is_raw() -> bool:
+        return not termios.tcgetattr(terminal.follower)[3] & termios.ECHO
+
+    wait_until(is_raw, "the terminal is raw")
+    seen, deadline = b"", time.monotonic() + LIMIT_S
+    # The keys are the caller's again at the payload's end; what it wrote last still waits for its reader.
+    while is_raw():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        seen += os.read(terminal.leader, 1024)
+    seen += terminal.read_until(b"end\r\n")
+    assert seen == b"12345678\r\n" * SLOW_LINES + b"end\r\n"
+    assert terminal.process.wait(timeout=LIMIT_S) == 0
+    assert termios.tcgetattr(terminal.follower) == terminal.before

@@ -102,12 +102,16 @@ fn relay(master: &Fd, supervisor: &Fd) {
     if let Some(signals) = &signals {
         carry(master, supervisor, signals, &mut output);
     }
-    // Before the last of the output, which may wait for its reader: by now the keys are the caller's.
+    // The last of the output may wait for its reader: by now the keys are the caller's. His terminal
+    // stays raw for what the container's has already made lines of.
     if let Some(modes) = modes {
-        let _ = sys::set_terminal_modes(0, &modes);
+        let _ = sys::set_terminal_modes(0, &modes.with_raw_output());
     }
     if let Some(signals) = &signals {
         finish(master, signals, &mut output);
+    }
+    if let Some(modes) = modes {
+        let _ = sys::set_terminal_modes(0, &modes);
     }
 }
 

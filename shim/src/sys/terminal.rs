@@ -27,9 +27,14 @@ impl Modes {
             | libc::IGNCR
             | libc::ICRNL
             | libc::IXON);
-        self.output &= !libc::OPOST;
         self.local &= !(libc::ECHO | libc::ECHONL | libc::ICANON | libc::ISIG | libc::IEXTEN);
         self.control = self.control & !(libc::CSIZE | libc::PARENB) | libc::CS8;
+        self.with_raw_output()
+    }
+
+    /// The same terminal writing every byte as it comes.
+    pub fn with_raw_output(mut self) -> Self {
+        self.output &= !libc::OPOST;
         self
     }
 }

@@ -331,7 +331,8 @@ class Run:
         return True
 
     def payload(self) -> int:
-        """Return the pid that the status descriptor named."""
+        """Return the pid that the status descriptor names; the payload may well have spoken before that."""
+        self.read_until(lambda: b'"started"' in self.output["status"])
         for line in bytes(self.output["status"]).splitlines():
             event = json.loads(line)
             if event.get("event") == "started":

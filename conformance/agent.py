@@ -147,7 +147,7 @@ class Run:
         return f"{HOME}/{self.job.token}.trace"
 
     def read_mounts(self) -> list[str]:
-        """Return the guest's mounts without their numbers; what a neighbour's job mounts in its own bundle is not ours."""
+        """Return the guest's mounts, but those that a neighbour's job makes in its own bundle."""
         mounts = [mount.split() for mount in read_mounts()]
         return [
             " ".join(fields)

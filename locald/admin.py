@@ -79,16 +79,7 @@ def check_place(path: str) -> None:
         ShimMissing: It is no regular file.
         SetupPlaceRefused: Its file system is mounted nosuid, or is a network's.
     """
-    try:
-        status = os.lstat(path)
-    except OSError as error:
-        raise errors.ShimMissing(
-            f"{path} is missing ({error.strerror}).", hint="Install locald again, with pip, pipx or uv."
-        ) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise errors.ShimMissing(
-            f"{path} is not a regular file.", hint="Remove it and install locald again, with pip, pipx or uv."
-        )
+    status = shim.read_status(path)
     if os.statvfs(path).f_flag & os.ST_NOSUID:
         raise errors.SetupPlaceRefused(path, "its file system is mounted nosuid")
     kind = file_system_of(status.st_dev)

@@ -83,15 +83,12 @@ def find_installation(package: str | None = None) -> Installation:
     )
 
 
-def find_shim(installation: Installation) -> str:
-    """Return the shim's path after looking at the file itself.
+def read_status(path: str) -> os.stat_result:
+    """Return what lstat(2) says of the shim at `path`.
 
     Raises:
-        ShimError: The kind that names the first of these that does not hold: a regular file (`shim.missing`),
-            setuid (`shim.not-setuid`), root's (`shim.owner`), written by root only (`shim.writable`),
-            one name (`shim.linked`), a mount that honours setuid (`shim.nosuid`).
+        ShimMissing: It is no regular file.
     """
-    path, setup = installation.shim, installation.setup_command()
     try:
         status = os.lstat(path)
     except OSError as error:
@@ -102,6 +99,19 @@ def find_shim(installation: Installation) -> str:
         raise errors.ShimMissing(
             f"{path} is not a regular file.", hint="Remove it and install locald again, with pip, pipx or uv."
         )
+    return status
+
+
+def find_shim(installation: Installation) -> str:
+    """Return the shim's path after looking at the file itself.
+
+    Raises:
+        ShimError: The kind that names the first of these that does not hold: a regular file (`shim.missing`),
+            setuid (`shim.not-setuid`), root's (`shim.owner`), written by root only (`shim.writable`),
+            one name (`shim.linked`), a mount that honours setuid (`shim.nosuid`).
+    """
+    path, setup = installation.shim, installation.setup_command()
+    status = read_status(path)
     # First, for it is what everybody meets once: freshly installed, or upgraded.
     if not status.st_mode & stat.S_ISUID:
         raise errors.ShimNotSetuid.mended_by_setup(f"{path} has not been set up on this host yet.", setup)

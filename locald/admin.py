@@ -10,7 +10,8 @@ import stat
 from contextlib import suppress
 from typing import NamedTuple
 
-from locald import errors, shim
+from locald import shim
+from locald.errors.admin import PolicyForeign, SetupPlaceRefused, SetupUserMissing, SetupUserUnknown
 
 POLICY = "/etc/locald/policy"
 MAX_POLICY_BYTES = 64 * 1024
@@ -41,7 +42,7 @@ def find_users(named: "tuple[str, ...]", sudo_uid: str | None) -> list[Account]:
     if named:
         return [_find_user(name) for name in named]
     if sudo_uid is None or sudo_uid == "0":
-        raise errors.SetupUserMissing
+        raise SetupUserMissing
     return [_find_user(sudo_uid)]
 
 
@@ -81,10 +82,10 @@ def check_place(path: str) -> None:
     """
     status = shim.read_status(path)
     if os.statvfs(path).f_flag & os.ST_NOSUID:
-        raise errors.SetupPlaceRefused(path, "its file system is mounted nosuid")
+        raise SetupPlaceRefused(path, "its file system is mounted nosuid")
     kind = file_system_of(status.st_dev)
     if kind.partition(".")[0] in NETWORK_FILE_SYSTEMS:
-        raise errors.SetupPlaceRefused(path, f"its file system is {kind}, which others can write to")
+        raise SetupPlaceRefused(path, f"its file system is {kind}, which others can write to")
 
 
 def file_system_of(device: int, mountinfo: str = "/proc/self/mountinfo") -> str:
@@ -110,25 +111,25 @@ def read_policy(path: str) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise errors.PolicyForeign(path, error.strerror or str(error)) from error
+        raise PolicyForeign(path, error.strerror or str(error)) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise errors.PolicyForeign(path, "it is no regular file")
+            raise PolicyForeign(path, "it is no regular file")
         if status.st_uid != 0 or status.st_mode & 0o022:
-            raise errors.PolicyForeign(path, "somebody other than root can write to it")
+            raise PolicyForeign(path, "somebody other than root can write to it")
         content = os.read(descriptor, MAX_POLICY_BYTES + 1)
     finally:
         os.close(descriptor)
     try:
         text = content.decode("ascii")
     except UnicodeDecodeError as error:
-        raise errors.PolicyForeign(path, "it holds other than ASCII") from error
+        raise PolicyForeign(path, "it holds other than ASCII") from error
     if len(content) > MAX_POLICY_BYTES:
-        raise errors.PolicyForeign(path, f"it is longer than {MAX_POLICY_BYTES} bytes")
+        raise PolicyForeign(path, f"it is longer than {MAX_POLICY_BYTES} bytes")
     versions = [value for key, value in _entries(path, text) if key == "version"]
     if versions not in (["1"], []) or (text and not versions):
-        raise errors.PolicyForeign(path, "it does not say `version = 1`, once")
+        raise PolicyForeign(path, "it does not say `version = 1`, once")
     return text
 
 
@@ -154,7 +155,7 @@ def write_policy(path: str, text: str) -> None:
         os.chmod(directory, 0o755)  # noqa: S103  # everybody may see who is allowed
     status = os.lstat(directory)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
-        raise errors.PolicyForeign(path, f"{directory} is not a directory that only root can write to")
+        raise PolicyForeign(path, f"{directory} is not a directory that only root can write to")
     temporary = f"{path}.{os.urandom(8).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600)
@@ -212,7 +213,7 @@ def _entries(path: str, text: str) -> "list[tuple[str, str]]":
             continue
         key, equals, value = (part.strip() for part in content.partition("="))
         if not equals or key not in KEYS:
-            raise errors.PolicyForeign(path, f"line {number} is nothing that locald knows")
+            raise PolicyForeign(path, f"line {number} is nothing that locald knows")
         found.append((key, value))
     return found
 
@@ -225,9 +226,9 @@ def _find_user(text: str) -> Account:
         if text.isascii() and text.isdecimal() and 0 < int(text) < 2**32 - 1:
             # A uid without a name, as in many containers and directory services.
             return Account(int(text), text)
-        raise errors.SetupUserUnknown(text, "there is no such user") from error
+        raise SetupUserUnknown(text, "there is no such user") from error
     if entry.pw_uid == 0:
-        raise errors.SetupUserUnknown(text, "root needs no shim")
+        raise SetupUserUnknown(text, "root needs no shim")
     name = entry.pw_name
     return Account(entry.pw_uid, name if name.isascii() and name.isprintable() else str(entry.pw_uid))
 

@@ -22,7 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from locald.errors import BundleUnwritable, TreeForeign
+from locald.errors.images import TreeForeign
+from locald.errors.run import BundleUnwritable
 from locald.images import files
 
 if TYPE_CHECKING:

@@ -6,7 +6,9 @@ Imports shim, host and below. Ids of checks are stable: --json and the manual us
 import os
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from locald import errors, shim
+from locald import shim
+from locald.errors import LocaldError
+from locald.errors.shim import ShimError, ShimPolicyDenied
 from locald.host import cache_directory, data_directory
 
 if TYPE_CHECKING:
@@ -38,17 +40,17 @@ def run_checks(host: "Host") -> "Iterator[Check]":
         installation = shim.find_installation()
         path = shim.find_shim(installation)
         yield Check("shim.file", "ok", f"{path} is root's, setuid and nobody else's to write")
-    except errors.ShimError as error:
+    except ShimError as error:
         yield Check("shim.file", "fail", f"[{error.code}] {error}", error.hint)
     else:
         try:
             abilities = shim.ask_abilities(installation)
             yield Check("shim.protocol", "ok", f"it speaks protocol {shim.PROTOCOL}")
             yield Check("shim.policy", "ok", f"the policy lets in {host.user}")
-        except errors.ShimPolicyDenied as error:
+        except ShimPolicyDenied as error:
             yield Check("shim.protocol", "ok", f"it speaks protocol {shim.PROTOCOL}")
             yield Check("shim.policy", "fail", str(error), error.hint)
-        except errors.LocaldError as error:
+        except LocaldError as error:
             yield Check("shim.protocol", "fail", f"[{error.code}] {error}", error.hint)
     yield check_kernel(os.uname().release)
     if abilities is not None:

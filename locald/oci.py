@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Self
 
-from locald.errors import (
+from locald.errors.images import (
     ManifestInvalid,
     MediaTypeUnsupported,
     PlatformInvalid,

@@ -9,7 +9,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from locald.errors import UserUnknown, VolumeUnusable
+from locald.errors.run import UserUnknown, VolumeUnusable
 from locald.spec import Account, clean_path
 
 MAX_LINKS = 40  # as the kernel (path_resolution(7))

@@ -9,11 +9,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from locald import bundle, errors, mountpoints, rootfs, shim, spec
+from locald import bundle, mountpoints, rootfs, shim, spec
 from locald.deadline import Deadline
+from locald.errors.run import BundleUnwritable, VolumeUnusable, WorkingDirectoryUnusable
+from locald.errors.shim import (
+    KernelTooOld,
+    ModeNotAllowed,
+    SubordinateIdsMissing,
+    UserNamespacesDenied,
+    UserNamespacesExhausted,
+)
 from locald.images.owners import Owners
 from locald.images.trees import cached_tree
-from locald.process import attend, capture
+from locald.process import attend, capture, helper_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +38,8 @@ HELPER_LIMIT_S = 3600
 FIXED_DIRECTORIES = ("/proc", "/sys", "/dev")
 MAX_HOSTNAME_BYTES = 64
 # By the code that the shim's `check` gives for a mode that does not work.
-MODE_ERRORS: dict[str | None, type[errors.ModeNotAllowed]] = {
-    kind.code: kind
-    for kind in (errors.UserNamespacesExhausted, errors.UserNamespacesDenied, errors.KernelTooOld)
+MODE_ERRORS: dict[str | None, type[ModeNotAllowed]] = {
+    kind.code: kind for kind in (UserNamespacesExhausted, UserNamespacesDenied, KernelTooOld)
 }
 
 
@@ -256,9 +263,9 @@ class LinuxRuntime:
         text = f"{volume.source}:{volume.destination}"
         found = rootfs.find_path(root, volume.destination)
         if found.path == "/":
-            raise errors.VolumeUnusable(text, "nothing can be mounted over the root of the container")
+            raise VolumeUnusable(text, "nothing can be mounted over the root of the container")
         if found.mode is not None and found.is_directory != os.path.isdir(volume.source):
-            raise errors.VolumeUnusable(text, "one of the two is a directory and the other is not")
+            raise VolumeUnusable(text, "one of the two is a directory and the other is not")
         return found
 
     def _find_workdir(self, image: "Image", root: str, mounted: "Sequence[str]") -> str | None:
@@ -269,7 +276,7 @@ class LinuxRuntime:
         if any(found.path == place or found.path.startswith(place + "/") for place in mounted):
             return None
         if found.mode is not None and not found.is_directory:
-            raise errors.WorkingDirectoryUnusable(path, "it is no directory in the image")
+            raise WorkingDirectoryUnusable(path, "it is no directory in the image")
         return None if found.is_directory else found.path
 
     # --- making it ------------------------------------------------------------------------------------
@@ -287,10 +294,10 @@ class LinuxRuntime:
             owner = mountpoints.Owner(*numbers)
             argv = mountpoints.argv(root, places.directories, places.files, owner)
         except OSError as error:
-            raise errors.BundleUnwritable(error.filename or root, error.strerror or str(error)) from error
+            raise BundleUnwritable(error.filename or root, error.strerror or str(error)) from error
         said = self._run_as_root(argv, environment=helper_environment(), writable=[Path(bundle_path)])
         if said:
-            raise errors.BundleUnwritable(root, said.decode(errors="replace"))
+            raise BundleUnwritable(root, said.decode(errors="replace"))
 
     def _copy_volumes(self, tree: "Tree", places: Places) -> None:
         """Fill anonymous volumes with what the image has there, as podman does."""
@@ -391,7 +398,7 @@ def make_mode(
         ):
             needed = spec.needed_ids(owners, own)
             if needed > granted:
-                missing = errors.SubordinateIdsMissing(needed_ids=needed, granted_ids=granted, user=user)
+                missing = SubordinateIdsMissing(needed_ids=needed, granted_ids=granted, user=user)
         if missing is None:
             return "mapped", ""
         if asked == "mapped":
@@ -416,18 +423,10 @@ def new_id() -> str:
     return os.urandom(8).hex()
 
 
-def helper_environment() -> dict[str, str]:
-    """Return the environment that lets a Python of ours find this very package."""
-    return {
-        "PYTHONPATH": os.path.dirname(os.path.dirname(errors.__file__)),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-
 def _require(abilities: shim.Abilities, mode: str) -> None:
     found = abilities.mode(mode)
     if not found.allowed:
-        kind = MODE_ERRORS.get(found.code, errors.UserNamespacesDenied)
+        kind = MODE_ERRORS.get(found.code, UserNamespacesDenied)
         raise kind(mode, found.why or "the shim gave no reason")
 
 

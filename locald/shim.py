@@ -12,8 +12,20 @@ import stat
 import sys
 from typing import Any, NamedTuple
 
-from locald import __version__, errors
+from locald import __version__
 from locald.deadline import Deadline
+from locald.errors import ProgramFailed
+from locald.errors.shim import (
+    ShimError,
+    ShimLinked,
+    ShimMissing,
+    ShimNosuid,
+    ShimNotSetuid,
+    ShimOutdated,
+    ShimOwner,
+    ShimPolicyDenied,
+    ShimWritable,
+)
 from locald.process import capture
 
 SHIM_NAME = "locald-shim"
@@ -77,7 +89,7 @@ def find_installation(package: str | None = None) -> Installation:
             continue
         if found is not None:
             return found
-    raise errors.ShimMissing(
+    raise ShimMissing(
         f"The installation of locald in {os.path.dirname(package)} has no record of a {SHIM_NAME}.",
         hint="Install locald again, with pip, pipx or uv.",
     )
@@ -92,11 +104,11 @@ def read_status(path: str) -> os.stat_result:
     try:
         status = os.lstat(path)
     except OSError as error:
-        raise errors.ShimMissing(
+        raise ShimMissing(
             f"{path} is missing ({error.strerror}).", hint="Install locald again, with pip, pipx or uv."
         ) from error
     if not stat.S_ISREG(status.st_mode):
-        raise errors.ShimMissing(
+        raise ShimMissing(
             f"{path} is not a regular file.", hint="Remove it and install locald again, with pip, pipx or uv."
         )
     return status
@@ -114,21 +126,19 @@ def find_shim(installation: Installation) -> str:
     status = read_status(path)
     # First, for it is what everybody meets once: freshly installed, or upgraded.
     if not status.st_mode & stat.S_ISUID:
-        raise errors.ShimNotSetuid.mended_by_setup(f"{path} has not been set up on this host yet.", setup)
+        raise ShimNotSetuid.mended_by_setup(f"{path} has not been set up on this host yet.", setup)
     if status.st_uid != 0:
-        raise errors.ShimOwner.mended_by_setup(
-            f"{path} belongs to uid {status.st_uid} and not to root.", setup
-        )
+        raise ShimOwner.mended_by_setup(f"{path} belongs to uid {status.st_uid} and not to root.", setup)
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise errors.ShimWritable.mended_by_setup(
+        raise ShimWritable.mended_by_setup(
             f"{path} can be written by others than root (mode {stat.S_IMODE(status.st_mode):04o}).", setup
         )
     if status.st_nlink != 1:
-        raise errors.ShimLinked.mended_by_setup(
+        raise ShimLinked.mended_by_setup(
             f"{path} has {status.st_nlink} names; another one could keep an old shim alive.", setup
         )
     if os.statvfs(path).f_flag & os.ST_NOSUID:
-        raise errors.ShimNosuid(
+        raise ShimNosuid(
             f"{path} lies on a file system mounted nosuid, where a setuid program has no effect.",
             hint="Install locald elsewhere, such as in /opt/locald: "
             "sudo python3 -m venv /opt/locald && sudo /opt/locald/bin/pip install locald && "
@@ -148,10 +158,10 @@ def ask_abilities(installation: Installation) -> Abilities:
     setup = installation.setup_command()
     answer = read_check(path, setup)
     policy = answer["policy"]
-    if policy["code"] == errors.ShimOutdated.code:
-        raise errors.ShimOutdated.mended_by_setup(f"{path} cannot be used: {policy['why']}.", setup)
+    if policy["code"] == ShimOutdated.code:
+        raise ShimOutdated.mended_by_setup(f"{path} cannot be used: {policy['why']}.", setup)
     if not policy["allowed"]:
-        raise errors.ShimPolicyDenied.mended_by_setup(
+        raise ShimPolicyDenied.mended_by_setup(
             f"The policy of this host does not let you run containers: {policy['why']}.", setup
         )
     try:
@@ -195,7 +205,7 @@ def run_install(path: str) -> dict[str, Any]:
     said = capture([path, "install"], deadline=Deadline.after(seconds=INSTALL_LIMIT_S)).checked()
     answer = _parse(said)
     if answer is None:
-        raise errors.ProgramFailed([path, "install"], "its answer is no JSON", said)
+        raise ProgramFailed([path, "install"], "its answer is no JSON", said)
     return answer
 
 
@@ -244,8 +254,8 @@ def _mode(answer: dict[str, Any]) -> Mode:
     return Mode(allowed=bool(answer["allowed"]), code=answer["code"], why=answer["why"])
 
 
-def _outdated(path: str, setup: list[str]) -> errors.ShimError:
-    return errors.ShimOutdated.mended_by_setup(
+def _outdated(path: str, setup: list[str]) -> ShimError:
+    return ShimOutdated.mended_by_setup(
         f"{path} does not speak protocol {PROTOCOL}, as locald {__version__} does.", setup
     )
 

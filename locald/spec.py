@@ -11,7 +11,7 @@ import posixpath
 import signal
 from typing import Any, NamedTuple
 
-from locald.errors import CommandMissing, UserUnmappable, WorkingDirectoryUnusable
+from locald.errors.run import CommandMissing, UserUnmappable, WorkingDirectoryUnusable
 
 OCI_VERSION = "1.2.0"
 # What Docker and podman give an image that sets none.

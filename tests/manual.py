@@ -3,12 +3,15 @@
 A page that a test compares with the code cannot go stale.
 """
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 
+from locald import errors
 from locald.cli.app import group
 from locald.errors import LocaldError
 
@@ -63,7 +66,9 @@ def error_page() -> str:
 
 
 def find_errors() -> Iterator[type[LocaldError]]:
-    """Yield every error class with a code of its own."""
+    """Yield every error class with a code of its own, also of the families that nobody imported yet."""
+    for family in pkgutil.iter_modules(errors.__path__):
+        importlib.import_module(f"{errors.__name__}.{family.name}")
     waiting: list[type[LocaldError]] = [LocaldError]
     while waiting:
         kind = waiting.pop()

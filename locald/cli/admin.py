@@ -4,7 +4,8 @@ import os
 
 import click
 
-from locald import admin, errors, shim
+from locald import admin, shim
+from locald.errors.admin import SetupNeedsRoot
 
 
 @click.group("admin", short_help="What an administrator does once: set up the shim.")
@@ -28,6 +29,6 @@ def setup(users: tuple[str, ...]) -> None:
     """
     installation = shim.find_installation()
     if os.geteuid() != 0:
-        raise errors.SetupNeedsRoot(installation.setup_command())
+        raise SetupNeedsRoot(installation.setup_command())
     for line in admin.set_up(installation, admin.find_users(users, os.environ.get("SUDO_UID"))):
         click.echo(line)

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from locald import bundle, errors, shim
+from locald import bundle, shim
 from locald.cli.options import RUN_OPTIONS, Value
 from locald.cli.options import parse as parse_options
 from locald.cli.progress import make_progress
+from locald.errors import UsageError
+from locald.errors.run import BundleUnwritable, EnvironmentFileUnreadable, TerminalMissing, VolumeUnusable
+from locald.errors.shim import ShimError
 from locald.host import cache_directory, data_directory, read_host
 from locald.images.pull import pull
 from locald.images.store import Store
@@ -79,7 +82,7 @@ def run(parsed: tuple[dict[str, Value], list[str]]) -> int:
         try:
             runtime.prepare_bundle(image, made.path)
         except OSError as error:
-            raise errors.BundleUnwritable(made.path, error.strerror or str(error)) from error
+            raise BundleUnwritable(made.path, error.strerror or str(error)) from error
         return runtime.run_container(made.path, request.name or new_id())
     finally:
         # A second Ctrl-C would leave half of it behind, until the next start.
@@ -138,7 +141,7 @@ def make_name(name: str | None) -> str | None:
     if name is not None and not (
         set(name) <= NAME_LETTERS and name[:1].isalnum() and len(name) <= MAX_NAME_LENGTH
     ):
-        raise errors.UsageError(
+        raise UsageError(
             f"{name!r} is no container name.",
             hint="Use up to 64 of a-z, 0-9, `_`, `.` and `-`, beginning with a letter or a digit.",
         )
@@ -149,7 +152,7 @@ def make_variable(entry: str) -> "Iterator[tuple[str, str]]":
     """Yield the variable that `NAME=VALUE` sets, or that `NAME` takes from here, if it is set here."""
     name, equals, value = entry.partition("=")
     if not name:
-        raise errors.UsageError(f"-e {entry!r} names no variable.", hint="Write -e NAME=VALUE or -e NAME.")
+        raise UsageError(f"-e {entry!r} names no variable.", hint="Write -e NAME=VALUE or -e NAME.")
     if equals:
         yield name, value
     elif name in os.environ:
@@ -166,14 +169,14 @@ def read_environment_file(path: str) -> "Iterator[tuple[str, str]]":
         with open(path, "rb") as file:
             lines = file.read().split(b"\n")
     except OSError as error:
-        raise errors.EnvironmentFileUnreadable(path, error.strerror or str(error)) from error
+        raise EnvironmentFileUnreadable(path, error.strerror or str(error)) from error
     for number, raw in enumerate(lines, 1):
         line = os.fsdecode(raw.removesuffix(b"\r")).lstrip()
         if not line or line.startswith("#"):
             continue
         name = line.partition("=")[0]
         if not name or name.split() != [name]:
-            raise errors.EnvironmentFileUnreadable(path, f"line {number} names no variable")
+            raise EnvironmentFileUnreadable(path, f"line {number} names no variable")
         yield from make_variable(line)
 
 
@@ -186,13 +189,13 @@ def make_volume(text: str) -> Bind:
     source, _, rest = text.partition(":")
     destination, _, option = rest.partition(":")
     if option not in {"", "ro", "rw"}:
-        raise errors.VolumeUnusable(text, f"{option!r} is neither ro nor rw")
+        raise VolumeUnusable(text, f"{option!r} is neither ro nor rw")
     if not destination.startswith("/"):
-        raise errors.VolumeUnusable(text, "its destination is not absolute")
+        raise VolumeUnusable(text, "its destination is not absolute")
     if not source.startswith(("/", "./", "../")) and source not in {".", ".."}:
-        raise errors.VolumeUnusable(text, "its source is neither absolute nor begins with ./ or ../")
+        raise VolumeUnusable(text, "its source is neither absolute nor begins with ./ or ../")
     if not os.path.exists(source):
-        raise errors.VolumeUnusable(text, "its source does not exist")
+        raise VolumeUnusable(text, "its source does not exist")
     return Bind(os.path.realpath(source), destination, readonly=option == "ro")
 
 
@@ -204,9 +207,9 @@ def check_terminal(request: Request) -> None:
     if not request.terminal:
         return
     if request.interactive and not os.isatty(0):
-        raise errors.TerminalMissing("stdin")
+        raise TerminalMissing("stdin")
     if not os.isatty(1):
-        raise errors.TerminalMissing("stdout")
+        raise TerminalMissing("stdout")
 
 
 def terminal_size() -> tuple[int, int] | None:
@@ -226,7 +229,7 @@ def ask_abilities(installation: shim.Installation, *, may_ask: bool) -> shim.Abi
     """
     try:
         return shim.ask_abilities(installation)
-    except errors.ShimError as error:
+    except ShimError as error:
         sudo = next((place for place in SUDO_PLACES if os.access(place, os.X_OK)), None)
         if not may_ask or error.setup is None or sudo is None or not (os.isatty(0) and os.isatty(2)):
             raise

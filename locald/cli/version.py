@@ -4,7 +4,8 @@ import json
 
 import click
 
-from locald import __version__, errors, shim
+from locald import __version__, shim
+from locald.errors import LocaldError
 
 
 @click.command("version", short_help="Print the versions of locald and its shim.")
@@ -13,7 +14,7 @@ def command(*, as_json: bool) -> None:
     """Print the version of locald, and of the shim beside it if there is one that answers."""
     try:
         answer = shim.read_version(shim.find_installation().shim)
-    except errors.LocaldError:
+    except LocaldError:
         answer = None
     if as_json:
         click.echo(json.dumps({"version": __version__, "protocol": shim.PROTOCOL, "shim": answer}))

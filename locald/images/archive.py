@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, Self, cast
 
-from locald.errors import DigestMismatch, LayerInvalid, MediaTypeUnsupported, StoreFull, StoreUnusable
+from locald.errors.images import DigestMismatch, LayerInvalid, MediaTypeUnsupported, StoreFull, StoreUnusable
 from locald.oci import Digest
 
 CHUNK_BYTES = 1 << 18

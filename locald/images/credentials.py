@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from locald.errors import CredentialsUnreadable
+from locald.errors.registry import CredentialsUnreadable
 from locald.oci import DOCKER_HUB, Reference
 
 # What docker calls docker.io in its file, for history's sake.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from locald.errors import StoreFull, StoreUnusable, TreeForeign
+from locald.errors.images import StoreFull, StoreUnusable, TreeForeign
 
 # Directories nested deeper are first moved up: a container may nest them beyond any number of descriptors.
 NESTING_LIMIT = 64

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from locald.errors import OwnerUnmapped
+from locald.errors.images import OwnerUnmapped
 from locald.images.archive import CHUNK_BYTES, LayerStream, layer_errors, walk
 from locald.images.owners import Owners
 from locald.images.rootdir import RootDirectory, is_within, join, parent_of, split

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import IO
 
-from locald.errors import DigestMismatch, ImageNotFound, ManifestInvalid
+from locald.errors.images import DigestMismatch, ImageNotFound, ManifestInvalid
 from locald.images.store import BlobWriter
 from locald.oci import Descriptor, Digest, Index, LayoutReference, parse_manifest, parse_object
 

@@ -7,7 +7,7 @@ import os
 import time
 from typing import Literal, Protocol
 
-from locald.errors import ImageNotFound, ManifestInvalid, PlatformUnavailable
+from locald.errors.images import ImageNotFound, ManifestInvalid, PlatformUnavailable
 from locald.images.store import BlobWriter, Image, Layer, Store, canonical
 from locald.oci import (
     OCI_MANIFEST,

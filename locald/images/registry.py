@@ -28,10 +28,8 @@ from urllib3.exceptions import (
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from locald import __version__
-from locald.errors import (
-    DigestMismatch,
-    ImageNotFound,
-    ManifestInvalid,
+from locald.errors.images import DigestMismatch, ImageNotFound, ManifestInvalid
+from locald.errors.registry import (
     RegistryDenied,
     RegistryFailed,
     RegistryInsecure,

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from locald.errors import DigestMismatch, ImageNotFound, StoreUnusable, TreeForeign
+from locald.errors.images import DigestMismatch, ImageNotFound, StoreUnusable, TreeForeign
 from locald.images import files
 from locald.oci import Descriptor, Digest, LayoutReference, Platform, Reference, parse_reference
 

@@ -3,7 +3,7 @@
     store/trees/<image id>-<owners>/rootfs     whole: made aside, put on disk, then renamed
     store/trees/<image id>-<owners>/meta.json  what was left out or noted while unpacking
 
-Imports `store`, `files`, `owners` and `errors`; the unpacker only to make a tree: most runs find one.
+Imports `store`, `files`, `owners`, `process` and `errors`; the unpacker only to make a tree: most runs find one.
 """
 
 import json
@@ -14,10 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from locald import errors
+from locald.errors import LocaldError
+from locald.errors.images import ImageError, StoreUnusable
 from locald.images import files
 from locald.images.owners import Owners
 from locald.images.store import Image, Store
+from locald.process import helper_environment
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -138,9 +140,7 @@ def unpack(  # two of them with a default
     """
     for layer in image.layers:
         if not store.has_blob(layer.blob):
-            raise errors.StoreUnusable(
-                str(store.root), f"{layer.blob.digest} is missing; pull the image again"
-            )
+            raise StoreUnusable(str(store.root), f"{layer.blob.digest} is missing; pull the image again")
     arguments = [f"{layer.diff_id}@{store.blob_path(layer.blob.digest)}" for layer in image.layers]
     if owners == Owners.squashed():
         # Imported here: it brings tarfile.
@@ -158,11 +158,10 @@ def run_as_root(as_root: RootRunner | None, arguments: Sequence[str], *, writabl
     """
     if as_root is None:
         raise TypeError("a tree of several owners needs as_root")
-    # Where this very package lies, installed or not; -P keeps the working directory out of sys.path.
-    environment = {"PYTHONPATH": str(Path(errors.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
     output = as_root(
+        # -P keeps the working directory out of sys.path.
         [sys.executable, "-P", "-m", "locald.images.unpack", *arguments],
-        environment=environment,
+        environment=helper_environment(),
         writable=[writable],
     )
     try:
@@ -170,22 +169,22 @@ def run_as_root(as_root: RootRunner | None, arguments: Sequence[str], *, writabl
     except ValueError:
         answer = {}
     if not isinstance(answer, dict) or not answer:
-        raise errors.StoreUnusable(str(writable), "the unpacker ended without an answer")
+        raise StoreUnusable(str(writable), "the unpacker ended without an answer")
     if "error" in answer:
         raise _error_of(**answer["error"])
     return answer
 
 
-def _error_of(code: str, message: str, hint: str) -> errors.LocaldError:
+def _error_of(code: str, message: str, hint: str) -> LocaldError:
     """Make the error that another process of ours reported."""
-    todo: list[type[errors.LocaldError]] = [errors.ImageError]
+    todo: list[type[LocaldError]] = [ImageError]
     for kind in todo:
         todo += kind.__subclasses__()
         if getattr(kind, "code", None) == code:
             error = kind.__new__(kind)
-            errors.LocaldError.__init__(error, message, hint=hint)
+            LocaldError.__init__(error, message, hint=hint)
             return error
-    return errors.StoreUnusable("the tree", message)
+    return StoreUnusable("the tree", message)
 
 
 def _open_tree(store: Store, key: str, owners: Owners) -> Tree | None:
@@ -198,7 +197,7 @@ def _open_tree(store: Store, key: str, owners: Owners) -> Tree | None:
             return Tree(store.trees / key / "rootfs", owners, meta["notes"], meta["sealed"], fd)
         except (ValueError, KeyError) as error:
             os.close(fd)
-            raise errors.StoreUnusable(str(store.trees / key), "its meta.json is damaged") from error
+            raise StoreUnusable(str(store.trees / key), "its meta.json is damaged") from error
         except BaseException:
             os.close(fd)
             raise

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from locald import admin, errors, shim
+from locald import admin, shim
+from locald.errors.admin import PolicyForeign, SetupPlaceRefused, SetupUserMissing, SetupUserUnknown
 
 ANN = admin.Account(1000, "ann")
 BOB = admin.Account(1001, "bob")
@@ -47,14 +48,14 @@ def test_whoever_called_sudo_is_let_in() -> None:
 @pytest.mark.parametrize("sudo_uid", [None, "0"])
 def test_root_must_say_for_whom(sudo_uid: str | None) -> None:
     """`admin.no-user`."""
-    with pytest.raises(errors.SetupUserMissing):
+    with pytest.raises(SetupUserMissing):
         admin.find_users((), sudo_uid)
 
 
 @pytest.mark.parametrize("name", ["root", "0", "nobody-here", "4294967295", "-1", ""])
 def test_strangers_and_root_are_not_let_in(name: str) -> None:
     """`admin.user-unknown`."""
-    with pytest.raises(errors.SetupUserUnknown):
+    with pytest.raises(SetupUserUnknown):
         admin.find_users((name,), None)
 
 
@@ -87,7 +88,7 @@ def test_a_policy_that_nobody_understands_is_left_alone(
     policy = tmp_path / "policy"
     policy.write_bytes(content)
     as_roots(monkeypatch)
-    with pytest.raises(errors.PolicyForeign):
+    with pytest.raises(PolicyForeign):
         admin.read_policy(str(policy))
     assert policy.read_bytes() == content
 
@@ -115,7 +116,7 @@ def test_a_policy_that_others_can_write_is_left_alone(
     (tmp_path / "directory").mkdir()
     os.mkfifo(tmp_path / "fifo")
     for name in ("loose", "link", "directory", "fifo"):
-        with pytest.raises(errors.PolicyForeign):
+        with pytest.raises(PolicyForeign):
             admin.read_policy(str(tmp_path / name))
     assert admin.read_policy(str(tmp_path / "none")) == ""
 
@@ -134,13 +135,13 @@ def test_places_without_setuid_are_refused_before_anything_is_touched(
     monkeypatch.setattr(shim, "run_install", started)
     policy = str(tmp_path / "policy")
     monkeypatch.setattr(admin, "file_system_of", lambda _device: "nfs4")
-    with pytest.raises(errors.SetupPlaceRefused, match="nfs4"):
+    with pytest.raises(SetupPlaceRefused, match="nfs4"):
         admin.set_up(installation, [ANN], policy=policy)
     monkeypatch.setattr(admin, "file_system_of", lambda _device: "fuse.sshfs")
-    with pytest.raises(errors.SetupPlaceRefused, match="sshfs"):
+    with pytest.raises(SetupPlaceRefused, match="sshfs"):
         admin.set_up(installation, [ANN], policy=policy)
     monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result((0,) * 8 + (os.ST_NOSUID, 255)))
-    with pytest.raises(errors.SetupPlaceRefused, match="nosuid"):
+    with pytest.raises(SetupPlaceRefused, match="nosuid"):
         admin.set_up(installation, [ANN], policy=policy)
     assert os.listdir(tmp_path) == ["locald-shim"]
 

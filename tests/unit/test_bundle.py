@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from locald import bundle
-from locald.errors import BundleUnwritable
+from locald.errors.run import BundleUnwritable
 from locald.host import Host
 from locald.spec import Account
 

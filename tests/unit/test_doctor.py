@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from locald import doctor, errors, shim
+from locald import doctor, shim
+from locald.errors.shim import ShimError, ShimNotSetuid, ShimOutdated, ShimPolicyDenied
 from locald.host import Host
 
 FINE = shim.Mode(allowed=True, code=None, why=None)
@@ -53,16 +54,16 @@ def test_the_ids_are_stable_and_every_fault_has_a_mend() -> None:
 
 
 @pytest.mark.usefixtures("_set_up")
-@pytest.mark.parametrize("error", [errors.ShimNotSetuid, errors.ShimPolicyDenied, errors.ShimOutdated])
+@pytest.mark.parametrize("error", [ShimNotSetuid, ShimPolicyDenied, ShimOutdated])
 def test_a_shim_that_cannot_be_used_fails_with_its_mend(
-    monkeypatch: pytest.MonkeyPatch, error: type[errors.ShimError]
+    monkeypatch: pytest.MonkeyPatch, error: type[ShimError]
 ) -> None:
     """And what can be seen without it is still looked at."""
 
     def refuse(_installation: shim.Installation) -> shim.Abilities:
         raise error.mended_by_setup("no.", ["sudo", "/b/locald", "admin", "setup"])
 
-    step = "find_shim" if error is errors.ShimNotSetuid else "ask_abilities"
+    step = "find_shim" if error is ShimNotSetuid else "ask_abilities"
     monkeypatch.setattr(shim, step, refuse)
     checks = list(doctor.run_checks(HOST))
     (failed,) = (check for check in checks if check.status == "fail")

@@ -2,26 +2,19 @@
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 
 from locald import errors
 from locald.errors import LocaldError
+from tests.manual import ROOT, find_errors
 
-
-def kinds(base: type[LocaldError] = LocaldError) -> list[type[LocaldError]]:
-    """Return all errors that can be raised."""
-    found = []
-    for kind in base.__subclasses__():
-        found += [kind] if "code" in vars(kind) else []
-        found += kinds(kind)
-    return found
+KINDS = sorted(find_errors(), key=lambda kind: kind.code)
 
 
 def test_codes_are_unique_and_well_formed() -> None:
     """They are what tests, --json and the manual use."""
-    codes = [kind.code for kind in kinds()]
+    codes = [kind.code for kind in KINDS]
     assert len(codes) == len(set(codes))
     assert all(re.fullmatch(r"usage|[a-z]+(\.[a-z0-9-]+)", code) for code in codes)
 
@@ -29,10 +22,10 @@ def test_codes_are_unique_and_well_formed() -> None:
 def test_the_tree_in_the_module_is_the_tree() -> None:
     """Name and code of each, in the first docstring."""
     drawn = set(re.findall(r"[├└]── (\w+) +(\S+)$", inspect.getdoc(errors) or "", re.MULTILINE))
-    assert drawn == {(kind.__name__, kind.code) for kind in kinds()}
+    assert drawn == {(kind.__name__, kind.code) for kind in KINDS}
 
 
-@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_each_error_says_what_it_is(kind: type[LocaldError]) -> None:
     """In a docstring, and with an exit status that is not the container's."""
     assert kind.__doc__
@@ -41,8 +34,7 @@ def test_each_error_says_what_it_is(kind: type[LocaldError]) -> None:
 
 def test_codes_shared_with_the_shim_are_spelt_alike() -> None:
     """What `locald` and its shim both refuse has one code."""
-    sources = Path(__file__).resolve().parents[2] / "shim/src"
-    text = "".join(path.read_text("utf-8") for path in sources.rglob("*.rs"))
+    text = "".join(path.read_text("utf-8") for path in (ROOT / "shim/src").rglob("*.rs"))
     for code in ("shim.policy", "shim.outdated", "shim.linked", "user.unmappable", "host.userns-limit"):
         assert f'"{code}"' in text
-        assert code in {kind.code for kind in kinds()}
+        assert code in {kind.code for kind in KINDS}

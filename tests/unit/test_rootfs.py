@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from locald.errors import UserUnknown, VolumeUnusable
+from locald.errors.run import UserUnknown, VolumeUnusable
 from locald.rootfs import find_account, find_path, read_file
 from locald.spec import Account
 

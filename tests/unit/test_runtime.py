@@ -4,7 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from locald import errors, runtime, shim
+from locald import runtime, shim
+from locald.errors.shim import (
+    ModeNotAllowed,
+    SubordinateIdsMissing,
+    UserNamespacesDenied,
+    UserNamespacesExhausted,
+)
 from locald.host import Host
 
 FINE = shim.Mode(allowed=True, code=None, why=None)
@@ -47,15 +53,15 @@ def test_auto_is_direct_elsewhere_and_says_why() -> None:
 def test_what_is_asked_for_is_not_exchanged() -> None:
     """A mode that does not work is refused with the shim's own code."""
     assert choose("direct") == ("direct", "")
-    with pytest.raises(errors.UserNamespacesExhausted):
+    with pytest.raises(UserNamespacesExhausted):
         choose("mapped", mapped=LIMIT)
-    with pytest.raises(errors.UserNamespacesDenied):
+    with pytest.raises(UserNamespacesDenied):
         choose("mapped", mapped=ODD)
-    with pytest.raises(errors.SubordinateIdsMissing):
+    with pytest.raises(SubordinateIdsMissing):
         choose("mapped", ids=0, owners=(0, 33))
-    with pytest.raises(errors.ModeNotAllowed):
+    with pytest.raises(ModeNotAllowed):
         choose("direct", direct=LIMIT)
-    with pytest.raises(errors.UserNamespacesExhausted):
+    with pytest.raises(UserNamespacesExhausted):
         choose("auto", mapped=LIMIT, direct=ODD)
 
 

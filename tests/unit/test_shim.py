@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from locald import __version__, errors, shim
+from locald import __version__, shim
+from locald.errors import LocaldError
+from locald.errors.shim import ShimError, ShimMissing
 from locald.process import Output
 
 GOOD = (
@@ -75,7 +77,7 @@ def test_each_fault_has_its_code_and_its_mend(
 ) -> None:
     """And the command that mends it names `locald` by its absolute path, quoted for a shell."""
     flags = changed.pop("flags", 0)
-    with pytest.raises(errors.ShimError) as caught:
+    with pytest.raises(ShimError) as caught:
         look(monkeypatch, installation, flags=flags, **changed)
     assert caught.value.code == code
     if code not in {"shim.missing", "shim.nosuid"}:
@@ -85,7 +87,7 @@ def test_each_fault_has_its_code_and_its_mend(
 
 def test_a_missing_file_is_missing(installation: shim.Installation) -> None:
     """The record names it, and somebody removed it."""
-    with pytest.raises(errors.ShimMissing):
+    with pytest.raises(ShimMissing):
         shim.find_shim(installation)
 
 
@@ -118,7 +120,7 @@ def test_the_record_says_where(tmp_path: Path) -> None:
 def test_a_record_without_both_programs_is_no_installation(tmp_path: Path, lines: tuple[str, ...]) -> None:
     """Nothing is guessed."""
     package = write_record(tmp_path / "lib/python3.11/site-packages", *lines)
-    with pytest.raises(errors.ShimMissing):
+    with pytest.raises(ShimMissing):
         shim.find_installation(package)
 
 
@@ -129,7 +131,7 @@ def test_another_versions_record_does_not_count(tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(str(decoy))
     monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path / "nowhere"))
     package = write_record(tmp_path / "real", "bin/locald,,", "bin/locald-shim,,", version="0.0.1")
-    with pytest.raises(errors.ShimMissing):
+    with pytest.raises(ShimMissing):
         shim.find_installation(package)
 
 
@@ -185,6 +187,6 @@ def test_what_the_shim_refuses_has_a_code(
 ) -> None:
     """Another protocol, no answer, a policy that says no."""
     answer(monkeypatch, **said)
-    with pytest.raises(errors.LocaldError) as caught:
+    with pytest.raises(LocaldError) as caught:
         shim.ask_abilities(installation)
     assert caught.value.code == code

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from locald import spec
-from locald.errors import CommandMissing, UserUnmappable, WorkingDirectoryUnusable
+from locald.errors.run import CommandMissing, UserUnmappable, WorkingDirectoryUnusable
 
 CALLER = spec.Caller(uid=1000, gid=1000, subordinate_gids=65536)
 ROOT = spec.Account(0, 0, home="/root")

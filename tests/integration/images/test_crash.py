@@ -139,7 +139,7 @@ def test_pulls_and_removals_at_once(tmp_path: Path) -> None:
 FULL_DISK = """
 import os, subprocess, sys
 from pathlib import Path
-from locald.errors import StoreFull
+from locald.errors.images import StoreFull
 from locald.images import Owners, Store, cached_tree, pull
 place, name, size = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)

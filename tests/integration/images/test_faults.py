@@ -12,11 +12,9 @@ import urllib3
 from urllib3 import HTTPConnectionPool
 from urllib3.exceptions import MaxRetryError, SSLError
 
-from locald.errors import (
-    DigestMismatch,
-    ImageNotFound,
-    LocaldError,
-    ManifestInvalid,
+from locald.errors import LocaldError
+from locald.errors.images import DigestMismatch, ImageNotFound, ManifestInvalid
+from locald.errors.registry import (
     RegistryDenied,
     RegistryFailed,
     RegistryInsecure,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from locald.errors import TreeForeign
+from locald.errors.images import TreeForeign
 from locald.images import Store, pull
 from tests.fixtures import TestUser, ensure_users
 from tests.fixtures.process import run
@@ -148,7 +148,7 @@ FOREIGN = """
 import sys
 from pathlib import Path
 from typing import Any
-from locald.errors import TreeForeign
+from locald.errors.images import TreeForeign
 from locald.images import remove_tree
 try:
     remove_tree(Path(sys.argv[1]))
@@ -159,7 +159,7 @@ SEVERAL = """
 import os, subprocess, sys
 from pathlib import Path
 from typing import Any
-from locald.errors import OwnerUnmapped
+from locald.errors.images import OwnerUnmapped
 from locald.images import Owners, Store, cached_tree, pull
 base = Path(sys.argv[1])
 

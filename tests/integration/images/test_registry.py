@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from locald.errors import ImageNotFound, PlatformUnavailable, RegistryUnauthorized, RegistryUnreachable
+from locald.errors.images import ImageNotFound, PlatformUnavailable
+from locald.errors.registry import RegistryUnauthorized, RegistryUnreachable
 from locald.images import Owners, Store, cached_tree, pull
 from tests.fixtures import Registry, make_image
 from tests.fixtures.process import run

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from locald import errors, shim
+from locald import shim
 from locald.cli import guard, run, show
 from locald.cli.run import CommandLine
+from locald.errors import UsageError
+from locald.errors.run import CommandMissing, EnvironmentFileUnreadable, UserUnknown, VolumeUnusable
+from locald.errors.shim import ShimNosuid, ShimNotSetuid
 from locald.spec import Bind
 
 INSTALLATION = shim.Installation("/venv/bin/locald", "/venv/bin/locald-shim")
@@ -58,13 +61,13 @@ def test_variables_come_from_the_line_the_file_and_by_name_from_here(
 def test_an_environment_file_with_a_bad_line_names_it(tmp_path: Path, content: bytes) -> None:
     """By its number."""
     (tmp_path / "env").write_bytes(b"OK=1\n" + content)
-    with pytest.raises(errors.EnvironmentFileUnreadable, match="line 2"):
+    with pytest.raises(EnvironmentFileUnreadable, match="line 2"):
         line("--env-file", str(tmp_path / "env"), "image")
 
 
 def test_an_environment_file_that_is_not_there_has_a_code(tmp_path: Path) -> None:
     """And exit status 125."""
-    with pytest.raises(errors.EnvironmentFileUnreadable) as caught:
+    with pytest.raises(EnvironmentFileUnreadable) as caught:
         line("--env-file", str(tmp_path / "none"), "image")
     assert (caught.value.code, caught.value.exit_code) == ("run.env-file", 125)
 
@@ -74,7 +77,7 @@ def test_an_environment_file_that_is_not_there_has_a_code(tmp_path: Path) -> Non
 )
 def test_words_that_cannot_be_meant_are_usage_errors(words: tuple[str, ...]) -> None:
     """Exit status 2."""
-    with pytest.raises(errors.UsageError) as caught:
+    with pytest.raises(UsageError) as caught:
         line(*words, "image")
     assert caught.value.exit_code == 2
 
@@ -92,7 +95,7 @@ def test_volumes_are_real_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("volume", ["name:/x", "/no/such:/x", "/:x", "/", "/:/x:Z", ":/x", "/:/x:ro:rw"])
 def test_volumes_that_cannot_be_meant_have_a_code(volume: str) -> None:
     """Named volumes, missing sources, relative destinations, options of other tools."""
-    with pytest.raises(errors.VolumeUnusable) as caught:
+    with pytest.raises(VolumeUnusable) as caught:
         line("-v", volume, "image")
     assert caught.value.code == "run.volume"
 
@@ -118,7 +121,7 @@ class Person:
         """Be a shim that was not set up yet."""
         if self.mended:
             return ABILITIES
-        raise errors.ShimNotSetuid.mended_by_setup("not yet.", installation.setup_command())
+        raise ShimNotSetuid.mended_by_setup("not yet.", installation.setup_command())
 
     def converse(self, argv: list[str], *, env: object) -> int:
         """Be sudo."""
@@ -145,7 +148,7 @@ def test_nobody_is_asked_off_a_terminal(
 ) -> None:
     """Nor with --no-input, and a no is a no: the error names the command."""
     person = Person(monkeypatch, terminal=terminal, answer=answer)
-    with pytest.raises(errors.ShimNotSetuid) as caught:
+    with pytest.raises(ShimNotSetuid) as caught:
         run.ask_abilities(INSTALLATION, may_ask=may_ask)
     assert caught.value.hint == "Run: sudo /venv/bin/locald admin setup"
     assert person.ran == []
@@ -156,17 +159,17 @@ def test_a_fault_that_set_up_cannot_mend_asks_nothing(monkeypatch: pytest.Monkey
     person = Person(monkeypatch, terminal=True)
 
     def nosuid(_installation: shim.Installation) -> shim.Abilities:
-        raise errors.ShimNosuid("nosuid.", hint="elsewhere")
+        raise ShimNosuid("nosuid.", hint="elsewhere")
 
     monkeypatch.setattr(shim, "ask_abilities", nosuid)
-    with pytest.raises(errors.ShimNosuid):
+    with pytest.raises(ShimNosuid):
         run.ask_abilities(INSTALLATION, may_ask=True)
     assert person.ran == []
 
 
 def test_an_error_is_two_lines_that_no_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
     """Its code and sentence, then the mend; what came from outside is escaped."""
-    show(errors.UserUnknown("a\x1b[31m\n", "/etc/passwd"))
+    show(UserUnknown("a\x1b[31m\n", "/etc/passwd"))
     shown = capsys.readouterr().err
     assert shown.startswith("locald: [user.unknown]: The image's /etc/passwd has no entry for ")
     assert shown.splitlines()[1].startswith("  hint: ")
@@ -180,7 +183,7 @@ def test_the_exit_status_is_the_errors_own() -> None:
     def fail(error: BaseException) -> int:
         raise error
 
-    assert guard(lambda: fail(errors.UsageError("x", hint="y"))) == 2
-    assert guard(lambda: fail(errors.CommandMissing("x"))) == 125
+    assert guard(lambda: fail(UsageError("x", hint="y"))) == 2
+    assert guard(lambda: fail(CommandMissing("x"))) == 125
     assert guard(lambda: fail(KeyboardInterrupt())) == 130
     assert guard(lambda: 7) == 7

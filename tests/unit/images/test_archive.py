@@ -6,7 +6,7 @@ import io
 import pytest
 import zstandard
 
-from locald.errors import DigestMismatch, LayerInvalid, MediaTypeUnsupported
+from locald.errors.images import DigestMismatch, LayerInvalid, MediaTypeUnsupported
 from locald.images.archive import scan
 from tests.unit.images.tars import digest_of, file, tar
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from locald.errors import CredentialsUnreadable
+from locald.errors.registry import CredentialsUnreadable
 from locald.images.credentials import Credentials, find_credentials
 from locald.oci import Reference
 

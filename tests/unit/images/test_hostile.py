@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from locald.errors import LayerInvalid, StoreFull, StoreUnusable
+from locald.errors.images import LayerInvalid, StoreFull, StoreUnusable
 from locald.images import archive
 from locald.images.archive import layer_errors
 from tests.unit.images.tars import (

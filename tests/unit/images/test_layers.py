@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from locald.errors import DigestMismatch, LayerInvalid
+from locald.errors.images import DigestMismatch, LayerInvalid
 from locald.images.layers import Unpacker
 from locald.images.owners import Owners
 from tests.unit.images.tars import (

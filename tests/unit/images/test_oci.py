@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from locald.errors import (
+from locald.errors.images import (
     ManifestInvalid,
     MediaTypeUnsupported,
     PlatformInvalid,

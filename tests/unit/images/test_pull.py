@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from locald.errors import (
+from locald.errors.images import (
     DigestMismatch,
     ImageNotFound,
     LayerInvalid,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from locald.errors import ImageNotFound, StoreUnusable, TreeForeign
+from locald.errors.images import ImageNotFound, StoreUnusable, TreeForeign
 from locald.images import Owners, Store, cached_tree, files, pull
 from locald.images.store import default_root
 from tests.unit.images.layouts import LayoutMaker

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from locald.errors import DigestMismatch, LayerInvalid, OwnerUnmapped, StoreFull, StoreUnusable
+from locald.errors.images import DigestMismatch, LayerInvalid, OwnerUnmapped, StoreFull, StoreUnusable
 from locald.images import Image, Owners, Store, cached_tree, copying, files, pull, trees, unpack
 from locald.images.unpack import main
 from tests.unit.images.layouts import LayoutMaker

@@ -1,0 +1,102 @@
+"""Errors about what `locald run` was asked for."""
+
+from locald.errors import LocaldError
+
+
+class UserUnknown(LocaldError):
+    """A name that the image's own passwd or group file does not have."""
+
+    code = "user.unknown"
+
+    def __init__(self, name: str, table: str) -> None:
+        super().__init__(
+            f"The image's {table} has no entry for {name!r}.",
+            hint="Use a number (-u UID[:GID]) or a name that the image has.",
+        )
+        self.name = name
+
+
+class UserUnmappable(LocaldError):
+    """Direct mode has one user, the caller."""
+
+    code = "user.unmappable"
+
+    def __init__(self, asked: str) -> None:
+        super().__init__(
+            f"Direct mode runs everything as you; it cannot be {asked!r}.",
+            hint="Leave -u out, or run again with --mode mapped.",
+        )
+        self.asked = asked
+
+
+class CommandMissing(LocaldError):
+    """Neither the image nor the command line says what to run."""
+
+    code = "run.no-command"
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(
+            f"{reference} names no command, and none was given.",
+            hint=f"Give one: locald run {reference} -- COMMAND",
+        )
+
+
+class TerminalMissing(LocaldError):
+    """`-t` was asked for away from a terminal."""
+
+    code = "run.no-terminal"
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(
+            f"-t needs a terminal, and {stream} is none.",
+            hint="Run again without -t, or from a terminal.",
+        )
+
+
+class VolumeUnusable(LocaldError):
+    """A `-v` whose source or destination cannot be used."""
+
+    code = "run.volume"
+
+    def __init__(self, volume: str, reason: str) -> None:
+        super().__init__(
+            f"The volume {volume!r} cannot be used: {reason}.",
+            hint="Write -v /host/directory:/container/directory[:ro], both absolute; the source must exist.",
+        )
+
+
+class EnvironmentFileUnreadable(LocaldError):
+    """An `--env-file` that cannot be read, or a line of it that sets nothing."""
+
+    code = "run.env-file"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"{path}: {reason}.",
+            hint="Write one NAME=VALUE or NAME a line; lines that begin with # are skipped.",
+        )
+
+
+class WorkingDirectoryUnusable(LocaldError):
+    """A working directory that is relative, or that is something else in the image."""
+
+    code = "run.workdir"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"The working directory {path!r} cannot be used: {reason}.",
+            hint="Give an absolute one with -w DIR.",
+        )
+
+
+class BundleUnwritable(LocaldError):
+    """The place where bundles are made gives no room or no right."""
+
+    code = "run.bundle"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"No bundle could be made in {path}: {reason}.",
+            hint="Nothing was started and nothing was left behind. Make room there, or set XDG_CACHE_HOME.",
+        )
+        self.path = path

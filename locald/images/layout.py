@@ -20,6 +20,8 @@ CHUNK_BYTES = 1 << 18
 class Layout:
     """An OCI layout in a directory."""
 
+    streams = 1  # a tar has one position, and a disk is as fast for one reader
+
     def __init__(self, reference: LayoutReference) -> None:
         """Name the layout; nothing is read yet."""
         self._reference = reference

@@ -5,7 +5,7 @@ Imports `store`, `oci` and `errors`; the HTTP library (registry.py) and tarfile 
 
 import os
 import time
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from locald.errors.images import ImageNotFound, ManifestInvalid, PlatformUnavailable
 from locald.images.store import BlobWriter, Image, Layer, Store, canonical
@@ -21,6 +21,9 @@ from locald.oci import (
     parse_manifest,
 )
 
+if TYPE_CHECKING:
+    from locald.images.parallel import Check, Job
+
 CONFIG_LIMIT_BYTES = 8 << 20
 INDEX_DEPTH_LIMIT = 3  # an index may name an index; more than this is nobody's image
 
@@ -28,7 +31,7 @@ Policy = Literal["missing", "always", "never"]
 
 
 class Progress(Protocol):
-    """Told about blobs while they come; drawing is the cli's."""
+    """Told about blobs while they come, several in turns but never by two threads at once; drawing is the cli's."""
 
     def begin(self, digest: Digest, size_bytes: int) -> None:
         """Say that a blob is about to be fetched."""
@@ -42,6 +45,10 @@ class Progress(Protocol):
 
 class Source(Protocol):
     """Where images come from."""
+
+    @property
+    def streams(self) -> int:
+        """How many blobs may be fetched at once, each by a thread of its own."""
 
     def manifest(self, version: str) -> tuple[bytes, str | None, Digest]:
         """Return the verified bytes, the media type if known, and the digest of a manifest or an index."""
@@ -131,22 +138,24 @@ class _Pull:
         self._store = store
         self._wanted = wanted
         self._progress = progress
+        # Imported here: a run of a cached image has one thread.
+        import threading  # noqa: PLC0415
+
+        self._telling = threading.Lock()
 
     def run(self) -> Image:
         manifest, digest, content = self._find_manifest()
         self._add(Descriptor(OCI_MANIFEST, digest, len(content)), content)
         if manifest.config.size_bytes > CONFIG_LIMIT_BYTES:
             raise ManifestInvalid(self._reference, f"its config is larger than {CONFIG_LIMIT_BYTES} bytes")
-        self._fetch(manifest.config)
+        self._fetch(manifest.config, lambda: None)
         config_bytes = self._store.blob_path(manifest.config.digest).read_bytes()
         config, diff_ids, platform = parse_config(config_bytes, manifest, self._reference)
         # Variants are left to the index: many configs name none.
         if (platform.os, platform.architecture) != (self._wanted.os, self._wanted.architecture):
             raise PlatformUnavailable(self._reference, str(self._wanted), [str(platform)])
         layers = [Layer(blob, diff_id) for blob, diff_id in zip(manifest.layers, diff_ids, strict=True)]
-        for layer in layers:
-            self._fetch(layer.blob)
-        uids, gids = self._read_owners(layers)
+        uids, gids = self._fetch_layers(layers)
         return Image(
             reference=self._reference,
             id=manifest.config.digest,
@@ -173,33 +182,55 @@ class _Pull:
         if not self._store.has_blob(descriptor):
             self._store.add_blob(descriptor, lambda writer: writer.write(content))
 
-    def _fetch(self, descriptor: Descriptor) -> None:
+    def _fetch_layers(self, layers: list[Layer]) -> tuple[set[int], set[int]]:
+        """Fetch what is missing, several at once, and return the uids and gids that own files.
+
+        Each layer is checked against its diff ID as soon as it is here, unless that is known of this image.
+        """
+        # Imported here: neither is needed where everything is in the store.
+        from locald.images.archive import LayerFacts, scan  # noqa: PLC0415  # brings tarfile
+        from locald.images.parallel import run_all  # noqa: PLC0415  # brings threading
+
+        known = self._store.get(self._reference)
+        checked = known is not None and known.layers == tuple(layers)
+        found: list[LayerFacts] = []
+
+        def make_job(layer: Layer) -> "Job":
+            def job(check: "Check") -> None:
+                self._fetch(layer.blob, check)
+                if not checked:
+                    with self._store.open_blob(layer.blob.digest) as blob:
+                        found.append(scan(blob, layer.blob.digest, layer.diff_id))
+
+            return job
+
+        # Empty layers stand in many images several times.
+        run_all([make_job(layer) for layer in dict.fromkeys(layers)], threads=self._source.streams)
+        if known is not None and checked:
+            return set(known.owner_uids), set(known.owner_gids)
+        # Directories that no layer describes are root's.
+        return {0}.union(*(facts.uids for facts in found)), {0}.union(*(facts.gids for facts in found))
+
+    def _fetch(self, descriptor: Descriptor, check: "Check") -> None:
+        """Have the blob in the store; `check` may raise at any piece of it, and nothing is kept then."""
         digest, progress = descriptor.digest, self._progress
         cached = self._store.has_blob(descriptor)
+
+        def advance(digest: Digest, done_bytes: int) -> None:
+            check()
+            if progress is not None:
+                with self._telling:
+                    progress.advance(digest, done_bytes)
+
+        def fill(writer: BlobWriter) -> None:
+            writer.progress = advance
+            self._source.fetch(writer)
+
         if not cached:
             if progress is not None:
-                progress.begin(digest, descriptor.size_bytes)
-            self._store.add_blob(descriptor, self._fill)
+                with self._telling:
+                    progress.begin(digest, descriptor.size_bytes)
+            self._store.add_blob(descriptor, fill)
         if progress is not None:
-            progress.end(digest, cached=cached)
-
-    def _fill(self, writer: BlobWriter) -> None:
-        if self._progress is not None:
-            writer.progress = self._progress.advance
-        self._source.fetch(writer)
-
-    def _read_owners(self, layers: list[Layer]) -> tuple[set[int], set[int]]:
-        """Check each layer against its diff ID, and learn whose files it holds, unless that is known."""
-        known = self._store.get(self._reference)
-        if known is not None and known.layers == tuple(layers):
-            return set(known.owner_uids), set(known.owner_gids)
-        from locald.images.archive import scan  # noqa: PLC0415  # brings tarfile
-
-        # Directories that no layer describes are root's.
-        uids, gids = {0}, {0}
-        for layer in layers:
-            with self._store.open_blob(layer.blob.digest) as blob:
-                facts = scan(blob, layer.blob.digest, layer.diff_id)
-            uids |= facts.uids
-            gids |= facts.gids
-        return uids, gids
+            with self._telling:
+                progress.end(digest, cached=cached)

@@ -47,6 +47,7 @@ MANIFEST_LIMIT_BYTES = 4 << 20  # the distribution spec asks registries to take 
 TOKEN_LIMIT_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 17
 REDIRECT_LIMIT = 5
+STREAMS = 4  # as skopeo and docker within a factor of two; registries count connections
 CONNECT_LIMIT_S = 15.0
 SILENCE_LIMIT_S = 30.0  # between two pieces of an answer
 RETRY_AFTER_LIMIT_S = 15.0
@@ -68,7 +69,13 @@ class _Retry(urllib3.Retry):
 
 
 class Registry:
-    """One repository in a registry, for the time of a pull."""
+    """One repository in a registry, for the time of a pull.
+
+    `fetch` may be called by several threads at once, after one has had a manifest: by then scheme and token are
+    known. Two that meet an expired token both renew it, which harms nothing.
+    """
+
+    streams = STREAMS
 
     def __init__(self, reference: Reference, environment: Mapping[str, str] | None = None) -> None:
         """Connect to nothing yet.
@@ -254,9 +261,9 @@ class Registry:
         if proxy not in self._pools:
             timeout = urllib3.Timeout(connect=CONNECT_LIMIT_S, read=SILENCE_LIMIT_S)
             self._pools[proxy] = (
-                urllib3.ProxyManager(proxy, timeout=timeout)
+                urllib3.ProxyManager(proxy, timeout=timeout, maxsize=STREAMS)
                 if proxy
-                else urllib3.PoolManager(timeout=timeout)
+                else urllib3.PoolManager(timeout=timeout, maxsize=STREAMS)
             )
         return self._pools[proxy]
 

@@ -343,6 +343,7 @@ class BlobWriter:
     def __init__(self, fd: int, descriptor: Descriptor) -> None:
         self._fd = fd
         self.descriptor = descriptor
+        # Called after each piece with all that is here; what it raises ends the blob, and nothing is kept.
         self.progress: Callable[[Digest, int], None] | None = None
         self.restart()
 

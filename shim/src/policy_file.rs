@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::accounts::{find_gid, find_uid, is_name, parse_id};
+use crate::config::quoted;
 use crate::error::Error;
 use crate::policy::Caller;
 use crate::rules::{Rule, active};
@@ -98,10 +99,7 @@ impl Policy {
                     true
                 }
                 _ => {
-                    return Err(fault(&format!(
-                        "the key {:?} is not known",
-                        String::from_utf8_lossy(key)
-                    )));
+                    return Err(fault(&format!("the key {} is not known", quoted(key))));
                 }
             };
             if !once {

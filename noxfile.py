@@ -27,6 +27,7 @@ DEFAULT_PROFILES = ("local", "debian12-selinux")
 PYTHON_TREES = ("locald", "vms", "conformance", "tests", "ci", "bench")
 CONNECT_LIMIT_S = 30
 CONFORMANCE_WORKERS = 2
+CARGO_MUTANTS = "27.1.0"
 
 
 @nox.session(tags=["check"])
@@ -110,6 +111,32 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what the shim parses and decides: `nox -s fuzz -- --seconds 60 [--target T] [--prove]`."""
+    require_programs(session, "base", "fuzz")
+    session.run("python", "ci/fuzz.py", *session.posargs)
+
+
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Break the shim on purpose: `nox -s mutants -- code|rules …`. Some test must turn red, and few others.
+
+    `code`: cargo-mutants changes the pure modules. `rules` (needs root): one rule off at a time, against every case.
+    """
+    kind, *arguments = session.posargs or ["code"]
+    if kind == "rules":
+        require_root(session)
+        require_programs(session, "base", "tests")
+        install_groups(session, "test")
+        pytest(session, "tests/shim/matrix.py", *arguments)
+        return
+    require_programs(session, "base")
+    bin_directory = install_cargo_mutants(session)
+    search = os.pathsep.join((bin_directory, os.environ.get("PATH", "")))
+    session.run("python", "ci/mutants.py", *arguments, env={"PATH": search})
+
+
+@nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Measure which lines and branches of the Python packages the unit tests reach."""
     install_groups(session, "test")
@@ -150,6 +177,15 @@ def install_groups(session: nox.Session, *groups: str) -> None:
         },
         external=True,
     )
+
+
+def install_cargo_mutants(session: nox.Session) -> str:
+    """Build the pinned cargo-mutants into the session's environment; return the directory of programs."""
+    root = Path(session.virtualenv.location) / "cargo"
+    named = f"cargo-mutants@{CARGO_MUTANTS}"
+    # Does nothing where that version is there already.
+    session.run_install("cargo", "install", "--quiet", "--locked", named, f"--root={root}", external=True)
+    return str(root / "bin")
 
 
 def find_uv() -> str | None:

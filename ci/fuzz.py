@@ -106,7 +106,15 @@ class Figures:
 def build(flags: list[str], directory: Path) -> Path:
     """Build the fuzzer with these flags of rustc; return the program."""
     # Named target: cargo then keeps the flags away from build scripts.
-    command = ["cargo", "build", "--quiet", "--locked", "--release", f"--target={TRIPLE}", f"--target-dir={directory}"]
+    command = [
+        "cargo",
+        "build",
+        "--quiet",
+        "--locked",
+        "--release",
+        f"--target={TRIPLE}",
+        f"--target-dir={directory}",
+    ]
     environment = {**os.environ, "RUSTFLAGS": " ".join(flags)}
     subprocess.run(command, cwd=FUZZ, check=True, env=environment, timeout=BUILD_LIMIT_S)  # noqa: S603
     return directory / TRIPLE / "release" / "fuzz"
@@ -139,7 +147,7 @@ def fuzz(program: Path, target: str, seconds: int, corpus: Path, rules: str = ""
         stderr=subprocess.STDOUT,
         timeout=seconds + GRACE_S,
         check=False,
-        preexec_fn=lambda: os.nice(NICENESS),  # noqa: PLW1509  # this program has one thread
+        preexec_fn=lambda: os.nice(NICENESS),  # this program has one thread
     )
     output = result.stdout.decode(errors="replace")
     return read_figures(output, target, time.monotonic() - started, failed=result.returncode != 0)
@@ -149,7 +157,9 @@ def read_figures(output: str, target: str, seconds: float, *, failed: bool) -> F
     """Read libFuzzer's own report. Pure."""
     numbers = {"execs": r"stat::number_of_executed_units: (\d+)", "edges": r"cov: (\d+)"}
     numbers |= {"features": r"ft: (\d+)", "corpus": r"corp: (\d+)"}
-    last = {name: int(found[-1]) if (found := re.findall(rule, output)) else 0 for name, rule in numbers.items()}
+    last = {
+        name: int(found[-1]) if (found := re.findall(rule, output)) else 0 for name, rule in numbers.items()
+    }
     return Figures(
         target=target,
         seconds=round(seconds, 1),
@@ -177,7 +187,9 @@ def prove(program: Path, targets: list[str]) -> list[str]:
             shutil.rmtree(corpus, ignore_errors=True)
             figures = fuzz(program, target, PROOF_LIMIT_S, corpus, rules=rule)
             found = figures.finding
-            say(f"{target:<12} without {rule:<16} {figures.seconds:6.1f} s {figures.execs:>9,} execs  {found}")
+            say(
+                f"{target:<12} without {rule:<16} {figures.seconds:6.1f} s {figures.execs:>9,} execs  {found}"
+            )
             # Anything but a failed assertion (a time-out, a program that does not start) proves nothing.
             if found is None or ".rs:" not in found:
                 missed.append(f"{target} without {rule}")

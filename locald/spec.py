@@ -131,7 +131,8 @@ def make_runtime_config(
         linux["gidMappings"] = [{"containerID": account.gid, "hostID": caller.gid, "size": 1}]
         process["capabilities"] = make_capabilities(account)
         groups = [gid for gid in account.groups if is_mapped(gid, account.gid, caller.subordinate_gids)]
-        if groups:
+        # Without a granted gid the kernel denies setgroups, and the shim refuses even the one mapped group.
+        if groups and caller.subordinate_gids:
             process["user"]["additionalGids"] = groups
     linux["namespaces"] = [{"type": kind} for kind in namespaces]
     return {

@@ -241,6 +241,14 @@ mod tests {
         assert_eq!(parse(&[b"\xff\n"]).unwrap_err().code, "usage");
     }
 
+    #[test]
+    fn an_error_shows_some_of_what_was_said() {
+        let why = |words: &[&[u8]]| String::from_utf8(parse(words).unwrap_err().why).unwrap();
+        assert_eq!(why(&[b"exec"]), r#"there is no verb "exec""#);
+        assert_eq!(why(&[b"cleanup", b"\xff\n"]), "there is no option \"\u{fffd}\\n\"");
+        assert_eq!(why(&[&[b'a'; 65]]), format!("there is no verb {:?}", "a".repeat(64)));
+    }
+
     const STATUS: &[&str] =
         &["", "0", "1", "2", "-1", "+3", "x", "3x", "2147483648", "99999999999"];
 

@@ -399,3 +399,17 @@ fn every_code_is_in_the_manual() {
         assert!(codes.iter().any(|known| known == code), "{code} is not in the sources");
     }
 }
+
+#[test]
+fn names_and_paths_may_be_as_long_as_the_kernel_takes() {
+    let named = |length: usize| {
+        let name = format!(r#""hostname": "{}","#, "a".repeat(length));
+        edited(&[("@top", name.as_str())]).map(|_| ()).map_err(|error| error.code)
+    };
+    assert_eq!((named(64), named(65)), (Ok(()), Err("config.hostname")));
+    let rooted = |length: usize| {
+        let path = format!(r#""{}""#, "a".repeat(length));
+        edited(&[(r#""rootfs""#, path.as_str())]).map(|_| ()).map_err(|error| error.code)
+    };
+    assert_eq!((rooted(4095), rooted(4096)), (Ok(()), Err("config.path")));
+}

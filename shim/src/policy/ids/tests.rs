@@ -158,3 +158,21 @@ fn a_map_is_written_as_the_kernel_reads_it() {
     let map = make_map("uid", 1000, &ranges(&[(100_000, 65_536)]), &chosen(1)).unwrap();
     assert_eq!(render_map(&map), b"0 100000 1\n1 1000 1\n2 100001 65535\n");
 }
+
+#[test]
+fn a_map_may_fill_its_page_but_for_the_nul() {
+    let length = |pairs: &[(u32, u32)]| {
+        let map = make_map("uid", 1000, &ranges(pairs), &[]).map_err(|error| error.code)?;
+        Ok::<_, &str>(render_map(&map).len())
+    };
+    // Far apart, so that none merges; the last number decides the length of the text.
+    let pairs = |count: u32, last: u32| {
+        let far = (0..count).map(|n| (1_000_000_000 + n * 2, 1));
+        far.chain([(last, 1)]).collect::<Vec<_>>()
+    };
+    let lasts = [30, 300, 3000, 30_000, 300_000, 3_000_000, 30_000_000];
+    let mut all = (200..300).flat_map(|count| lasts.map(|last| (count, last)));
+    let (count, last) =
+        all.find(|(count, last)| length(&pairs(*count, *last)) == Ok(4095)).expect("4095 bytes");
+    assert_eq!(length(&pairs(count, last * 10)), Err("map.extents"));
+}

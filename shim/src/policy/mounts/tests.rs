@@ -261,3 +261,23 @@ fn mounts_are_counted() {
         assert!(many(MAX_MOUNTS + 1).is_ok());
     }
 }
+
+#[test]
+fn limits_on_text_are_where_they_are_said() {
+    // As long as the reader takes, and one digit more.
+    assert_eq!(tmpfs("size=9999999999999999999"), Err("mount.size"));
+    assert_eq!(tmpfs("size=99999999999999999999"), Err("mount.option"));
+    assert_eq!(tmpfs("mode=01777").map(|made| made.2), Ok(0o1777));
+    assert_eq!(tmpfs("mode=001777"), Err("mount.option"));
+}
+
+#[test]
+fn what_is_of_the_other_kind_is_refused() {
+    for option in ["size=1m", "nr_inodes=5", "mode=755"] {
+        assert_eq!(make("/a", "bind", "/b", option), Err("mount.option"), "{option}");
+    }
+    // Without a word that says bind there is nothing to mount.
+    for options in ["", "ro", "ro,nosuid"] {
+        assert_eq!(make("/a", "none", "/b", options), Err("mount.type"), "{options}");
+    }
+}

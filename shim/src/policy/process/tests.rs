@@ -294,6 +294,15 @@ fn each_capability_set_lies_within_the_one_that_bounds_it() {
 }
 
 #[test]
+fn a_capability_named_twice_is_there() {
+    let sets = make(
+        config::Process { user: process(0, 0).user, ..capable(&["CAP_KILL", "CAP_KILL"]) },
+        &mapped(true),
+    );
+    assert_eq!(sets.unwrap().capabilities.bounding, 1 << 5);
+}
+
+#[test]
 fn unknown_capabilities_are_refused() {
     for name in ["KILL", "cap_kill", "CAP_", "CAP_FOO", "", "CAP_KILL "] {
         assert_eq!(make(capable(&[name]), &Mode::Direct), Err("process.capability"), "{name}");

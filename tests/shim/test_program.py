@@ -1,0 +1,45 @@
+"""The program that users get, as a file: hardened, and without any means to switch a rule off."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from ci.hardening import find_weaknesses
+from tests.shim.harness import MUTANT_VARIABLE, Shim
+
+VERSION_LIMIT_S = 20
+# The switch's own words, and what only the planted faults open.
+MUTANT_WORDS = (
+    MUTANT_VARIABLE.encode(),
+    b"54-extents",
+    b"28-range",
+    b"/proc/self/environ",
+    b"/proc/self/exe",
+)
+
+
+def test_the_release_program_is_hard(release_program: Path) -> None:
+    """Static, position independent, nothing writable and executable: ci/hardening.py."""
+    assert find_weaknesses(release_program.read_bytes()) == []
+
+
+def test_the_release_program_has_no_switch(release_program: Path, mutant: Shim) -> None:
+    """Nothing of the planted faults is in the release; all of it is in the other build, so the words are right."""
+    release = release_program.read_bytes()
+    assert [word for word in MUTANT_WORDS if word in release] == []
+    planted = mutant.path.read_bytes()
+    assert [word for word in MUTANT_WORDS if word not in planted] == []
+
+
+def test_the_release_program_is_what_it_says(release_program: Path, mutant: Shim) -> None:
+    """`version` needs no privilege; a variable that names no rule ends the mutant build only."""
+    wrong = {MUTANT_VARIABLE: "no-such-rule"}
+    statuses = {}
+    for name, program in (("release", release_program), ("mutant", mutant.path)):
+        done = subprocess.run(
+            [program, "version"], env=wrong, stdout=subprocess.PIPE, timeout=VERSION_LIMIT_S, check=False
+        )
+        statuses[name] = done.returncode
+        if done.returncode == 0:
+            assert set(json.loads(done.stdout)) >= {"version", "protocol", "build"}
+    assert statuses == {"release": 0, "mutant": 2}

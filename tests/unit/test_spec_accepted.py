@@ -1,0 +1,156 @@
+"""Whatever locald writes into a config.json, the shim's own parser and policy accept.
+
+The judge is the real policy, as a program of shim/examples that no wheel holds. What it may refuse is
+what only the user's own words can bring: those are listed here, each with the words.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from locald import spec
+from locald.errors import LocaldError
+from tests.unit.test_spec import IMAGES, TEXT
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD_LIMIT_S = 300
+IDS = st.sampled_from([0, 1, 33, 999, 1000, 65_534]) | st.integers(0, 65_534)
+PATHS = st.lists(TEXT.map(lambda text: text.replace("/", "")).filter(bool), min_size=1, max_size=3).map(
+    lambda parts: spec.clean_path("/" + "/".join(parts))
+)
+# mountpoints.py lets a bind stand nowhere else.
+FIXED = ("/proc", "/sys", "/dev")
+DESTINATIONS = PATHS.filter(
+    lambda path: path != "/" and not any(path == fixed or path.startswith(f"{fixed}/") for fixed in FIXED)
+)
+BINDS = st.lists(st.builds(spec.Bind, PATHS, DESTINATIONS, st.booleans()), max_size=4).map(tuple)
+# The command line takes NAME=VALUE apart at the first `=`; a name is never empty.
+NAMES = TEXT.map(lambda text: text.replace("=", "")).filter(bool)
+OPTIONS = st.builds(
+    spec.Options,
+    mode=st.sampled_from(["mapped", "direct"]),
+    command=st.lists(TEXT, max_size=4).map(tuple),
+    entrypoint=st.none() | TEXT,
+    environment=st.lists(st.tuples(NAMES, TEXT), max_size=4).map(tuple),
+    workdir=st.none() | TEXT,
+    network=st.sampled_from(["host", "none"]),
+    hostname=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", fullmatch=True),
+    read_only=st.booleans(),
+    terminal=st.booleans(),
+    terminal_size=st.none() | st.tuples(st.integers(0, 65_535), st.integers(0, 65_535)),
+    init=st.booleans(),
+)
+# A working directory below /proc or /dev/fd, or with a component of more than 255 bytes: the user's or the
+# image's own word, which the shim answers with this code.
+ALLOWED_REFUSALS = {b"process.cwd"}
+
+
+class Judge:
+    """The shim's parser and policy as a program that answers one question after the other."""
+
+    def __init__(self, program: Path) -> None:
+        self._process = subprocess.Popen(
+            [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}, close_fds=True
+        )
+
+    def ask(self, config: dict[str, Any], caller: spec.Caller, subuids: int) -> bytes:
+        """Return `plan`, or the line of the refusal."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        # As bundle.py writes it: what is not UTF-8 goes on as the bytes that it was.
+        text = json.dumps(config, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        head = f"{caller.uid} {caller.gid} {subuids} {caller.subordinate_gids} {len(text)}\n"
+        self._process.stdin.write(head.encode() + text)
+        self._process.stdin.flush()
+        return self._process.stdout.readline().strip()
+
+    def close(self) -> None:
+        """End the program by the end of its questions."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        assert self._process.wait(timeout=10) == 0
+        self._process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    """The program, built as everything of the shim: from its lock file."""
+    command = ["cargo", "build", "--quiet", "--locked", "--example=judge", "--message-format=json"]
+    built = subprocess.run(
+        command, cwd=ROOT / "shim", check=True, stdout=subprocess.PIPE, timeout=BUILD_LIMIT_S
+    )
+    messages = [json.loads(line) for line in built.stdout.splitlines()]
+    (program,) = {message["executable"] for message in messages if message.get("executable")}
+    judge = Judge(Path(program))
+    yield judge
+    judge.close()
+
+
+def ask(judge: Judge, image: dict[str, Any], options: spec.Options, **facts: Any) -> bytes | None:
+    """Return the judge's answer; None where locald itself refuses to write a config."""
+    caller = facts["caller"]
+    account = facts["account"]
+    if options.mode == "direct":
+        account = spec.make_direct_account(account, caller, None)
+    try:
+        config = spec.make_runtime_config(
+            image, options, account, caller, reference="image", binds=facts.get("binds", ())
+        )
+    except LocaldError:
+        return None
+    return judge.ask(config, caller, facts.get("subuids", 65_536))
+
+
+@pytest.mark.spawns
+@settings(max_examples=200)
+@given(
+    image=IMAGES,
+    options=OPTIONS,
+    account=st.builds(spec.Account, IDS, IDS, st.lists(IDS, max_size=3).map(tuple)),
+    caller=st.builds(
+        spec.Caller,
+        st.integers(1, 99_999),
+        st.integers(1, 99_999),
+        st.sampled_from([0, 1, 1000, 65_536]),
+    ),
+    binds=BINDS,
+)
+def test_the_shim_accepts_what_locald_writes(
+    judge: Judge,
+    image: dict[str, Any],
+    options: spec.Options,
+    account: spec.Account,
+    caller: spec.Caller,
+    binds: tuple[spec.Bind, ...],
+) -> None:
+    """For any image, options, account and caller."""
+    answer = ask(judge, image, options, account=account, caller=caller, binds=binds)
+    if answer not in (None, b"plan"):
+        code = answer.split(b"[", 1)[1].split(b"]", 1)[0]
+        assert code in ALLOWED_REFUSALS, answer
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ({"mounts": [{"destination": "/proc/x", "type": "bind", "source": "/x"}]}, b"mount.destination"),
+        ({"hostname": "a b"}, b"config.hostname"),
+        ({"annotations": {"dev.locald.init": "maybe"}}, b"config.annotation"),
+    ],
+)
+def test_the_judge_judges(judge: Judge, config: dict[str, Any], code: bytes) -> None:
+    """A judge that takes everything would make the property hold for nothing."""
+    caller = spec.Caller(1000, 1000, 65_536)
+    good = spec.make_runtime_config(
+        {}, spec.Options(mode="mapped", command=("/bin/true",)), spec.Account(0, 0), caller, reference="x"
+    )
+    assert judge.ask(good, caller, 65_536) == b"plan"
+    assert b"refused [" + code + b"]" in judge.ask({**good, **config}, caller, 65_536)

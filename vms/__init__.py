@@ -22,7 +22,7 @@ from vms.errors import (
     ProfileError,
     VmsError,
 )
-from vms.guest import Guest, Output, User
+from vms.guest import Guest, Output, Revertible, User
 from vms.machines import booted, connect, destroy, status, up
 from vms.probe import Evidence, Proof, prove
 from vms.profile import Fact, Profile, names, read
@@ -47,6 +47,7 @@ __all__ = [
     "Profile",
     "ProfileError",
     "Proof",
+    "Revertible",
     "User",
     "VmsError",
     "booted",

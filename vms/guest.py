@@ -1,7 +1,7 @@
 """What a test can do with a machine, whichever machine it is.
 
-`Guest` is the whole interface. `connect` (in `vms`) returns one for a profile that is up; it is a
-thin handle, so every xdist worker makes its own.
+`Guest` is the whole interface, and all of it that does not depend on the kind of machine. `connect` (in
+`vms`) returns one for a profile that is up; it is a thin handle, so every xdist worker makes its own.
 
     guest.run(["id", "-u"])                       # Output, whatever the exit code
     guest.succeed(["locald", "pull", reference])  # CommandFailed unless 0
@@ -20,12 +20,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack, runtime_checkable
 
 from vms.deadline import Deadline
 from vms.errors import CommandFailed, CommandSucceeded, NoSuchUser, NotInTime
+from vms.process import Finished
 from vms.profile import Profile
-from vms.shell import Word, quote
+from vms.shell import ENDED_BY_LIMIT, Word, make_line, make_mark, quote, read_answer
 
 DEFAULT_LIMIT_S = 60.0
 """How long a command may take if nobody says; a guest process costs 20 to 35 times the host's."""
@@ -80,19 +81,67 @@ class User:
     home: str
 
 
-class Guest(Protocol):
+class RunOptions(TypedDict, total=False):
+    """What `Guest.run` takes besides the command."""
+
+    user: str
+    stdin: bytes
+    env: Mapping[str, Word] | None
+    cwd: Word | None
+    deadline: Deadline | None
+    terminal: bool
+
+
+@runtime_checkable
+class Revertible(Protocol):
+    """What can go back to an earlier state: a virtual machine can, the `local` kind cannot; ask by isinstance."""
+
+    def save(self) -> None:
+        """Remember memory and disk as they are now."""
+
+    def revert(self) -> None:
+        """Go back to what was saved."""
+
+
+class Guest(ABC):
     """A machine under test."""
 
-    @property
-    def profile(self) -> Profile:
-        """The profile it was made from."""
+    def __init__(self, profile: Profile, identity: Mapping[str, str]) -> None:
+        """Make a handle.
 
-    @property
-    def identity(self) -> Mapping[str, str]:
-        """What a report should say it ran on: the box and its sha256, the accelerator and so on."""
+        Args:
+            profile: The profile that the machine was made from.
+            identity: What a report should say it ran on: the box and its sha256, the accelerator and so on.
+        """
+        self.profile = profile
+        self.identity = identity
+        self._users: dict[str, User] = {}
+
+    @abstractmethod
+    def carry(self, line: bytes, *, user: str, stdin: bytes, limit_s: float) -> Finished:
+        """Run a line of shell as `user`, who is known; it ends itself after `limit_s`.
+
+        Raises:
+            GuestLost: No answer some seconds after that.
+        """
+
+    @abstractmethod
+    def shell(self, user: str = "root") -> Sequence[str]:
+        """Return the command of this controller that gives a person a shell on the guest."""
+
+    def check_user(self, name: str) -> None:
+        """Raise NoSuchUser unless the profile promises `name`."""
+        if name != "root" and name not in self.profile.users:
+            known = ", ".join(("root", *self.profile.users))
+            raise NoSuchUser(f"{self.profile.name} has no user {name!r}; it has {known}")
 
     def user(self, name: str) -> User:
         """Return the account; NoSuchUser unless it is root or the profile names it."""
+        if name not in self._users:
+            line = self.succeed(["getent", "passwd", name], user="root").text
+            _, _, uid, gid, _, home, _ = line.split(":")
+            self._users[name] = User(name, int(uid), int(gid), home)
+        return self._users[name]
 
     def run(
         self,
@@ -118,153 +167,26 @@ class Guest(Protocol):
         Raises:
             GuestLost: No answer some seconds after the deadline, or the connection broke.
         """
+        self.check_user(user)
+        limit_s = max(0.01, (deadline or Deadline.after(DEFAULT_LIMIT_S)).left_s)
+        mark = make_mark()
+        line = make_line(command, mark=mark, limit_s=limit_s, env=env, cwd=cwd, terminal=terminal)
+        done = self.carry(line, user=user, stdin=stdin, limit_s=limit_s)
+        answer = read_answer(mark, done.stdout, done.stderr)
+        late = answer.exit_code in ENDED_BY_LIMIT and done.seconds >= limit_s
+        words = tuple(os.fsdecode(word) for word in command)
+        return Output(words, user, answer.exit_code, answer.stdout, answer.stderr, done.seconds, late)
 
-    def succeed(
-        self,
-        command: Sequence[Word],
-        *,
-        user: str = "plain",
-        stdin: bytes = b"",
-        env: Mapping[str, Word] | None = None,
-        cwd: Word | None = None,
-        deadline: Deadline | None = None,
-        terminal: bool = False,
-    ) -> Output:
+    def succeed(self, command: Sequence[Word], **options: Unpack[RunOptions]) -> Output:
         """As `run`; CommandFailed unless the exit code is 0."""
-
-    def fail(
-        self,
-        command: Sequence[Word],
-        *,
-        user: str = "plain",
-        stdin: bytes = b"",
-        env: Mapping[str, Word] | None = None,
-        cwd: Word | None = None,
-        deadline: Deadline | None = None,
-        terminal: bool = False,
-    ) -> Output:
-        """As `run`; CommandSucceeded if the exit code is 0, CommandFailed if it timed out."""
-
-    def wait_until(
-        self,
-        command: Sequence[Word],
-        *,
-        deadline: Deadline,
-        user: str = "plain",
-        every_s: float = 0.5,
-        env: Mapping[str, Word] | None = None,
-        cwd: Word | None = None,
-    ) -> Output:
-        """Run it again and again until it succeeds; NotInTime with the last answer if never."""
-
-    def push(self, source: Path | bytes, target: str, *, user: str = "root", mode: int = 0o644) -> None:
-        """Put a file (replaced by rename), bytes, or a directory's content at `target`.
-
-        `user` owns it. `mode` is for a file; a directory's entries keep theirs.
-        """
-
-    def pull(self, source: str, *, user: str = "root") -> bytes:
-        """Return a file's content, read as `user`; CommandFailed if that cannot be done."""
-
-    def save(self) -> None:
-        """Remember memory and disk as they are now; NotImplementedError where that cannot be."""
-
-    def revert(self) -> None:
-        """Go back to what was saved; the clock is set again and old connections are replaced."""
-
-    def shell(self, user: str = "root") -> Sequence[str]:
-        """Return the command of this controller that gives a person a shell on the guest."""
-
-    def close(self) -> None:
-        """Let go of what this handle holds; the machine stays up."""
-
-
-class BaseGuest(ABC):
-    """What both kinds of guest share: everything above `run`."""
-
-    def __init__(self, profile: Profile, identity: Mapping[str, str]) -> None:
-        self.profile = profile
-        self.identity = identity
-        self._users: dict[str, User] = {}
-
-    @abstractmethod
-    def run(
-        self,
-        command: Sequence[Word],
-        *,
-        user: str = "plain",
-        stdin: bytes = b"",
-        env: Mapping[str, Word] | None = None,
-        cwd: Word | None = None,
-        deadline: Deadline | None = None,
-        terminal: bool = False,
-    ) -> Output:
-        """See `Guest.run`."""
-
-    @abstractmethod
-    def shell(self, user: str = "root") -> Sequence[str]:
-        """See `Guest.shell`."""
-
-    def check_user(self, name: str) -> None:
-        """Raise NoSuchUser unless the profile promises `name`."""
-        if name != "root" and name not in self.profile.users:
-            known = ", ".join(("root", *self.profile.users))
-            raise NoSuchUser(f"{self.profile.name} has no user {name!r}; it has {known}")
-
-    def user(self, name: str) -> User:
-        """See `Guest.user`."""
-        if name not in self._users:
-            line = self.succeed(["getent", "passwd", name], user="root").text
-            _, _, uid, gid, _, home, _ = line.split(":")
-            self._users[name] = User(name, int(uid), int(gid), home)
-        return self._users[name]
-
-    def succeed(
-        self,
-        command: Sequence[Word],
-        *,
-        user: str = "plain",
-        stdin: bytes = b"",
-        env: Mapping[str, Word] | None = None,
-        cwd: Word | None = None,
-        deadline: Deadline | None = None,
-        terminal: bool = False,
-    ) -> Output:
-        """See `Guest.succeed`."""
-        output = self.run(
-            command,
-            user=user,
-            stdin=stdin,
-            env=env,
-            cwd=cwd,
-            deadline=deadline,
-            terminal=terminal,
-        )
+        output = self.run(command, **options)
         if output.exit_code != 0:
             raise CommandFailed("this was to succeed and failed", output)
         return output
 
-    def fail(
-        self,
-        command: Sequence[Word],
-        *,
-        user: str = "plain",
-        stdin: bytes = b"",
-        env: Mapping[str, Word] | None = None,
-        cwd: Word | None = None,
-        deadline: Deadline | None = None,
-        terminal: bool = False,
-    ) -> Output:
-        """See `Guest.fail`."""
-        output = self.run(
-            command,
-            user=user,
-            stdin=stdin,
-            env=env,
-            cwd=cwd,
-            deadline=deadline,
-            terminal=terminal,
-        )
+    def fail(self, command: Sequence[Word], **options: Unpack[RunOptions]) -> Output:
+        """As `run`; CommandSucceeded if the exit code is 0, CommandFailed if it timed out."""
+        output = self.run(command, **options)
         if output.exit_code == 0:
             raise CommandSucceeded("this was to fail and succeeded", output)
         if output.timed_out:
@@ -282,7 +204,7 @@ class BaseGuest(ABC):
         env: Mapping[str, Word] | None = None,
         cwd: Word | None = None,
     ) -> Output:
-        """See `Guest.wait_until`."""
+        """Run it again and again until it succeeds; NotInTime with the last answer if never."""
         while True:
             output = self.run(command, user=user, env=env, cwd=cwd, deadline=deadline)
             # A success after the deadline is still late.
@@ -293,7 +215,10 @@ class BaseGuest(ABC):
             time.sleep(min(every_s, deadline.left_s))
 
     def push(self, source: Path | bytes, target: str, *, user: str = "root", mode: int = 0o644) -> None:
-        """See `Guest.push`."""
+        """Put a file (replaced by rename), bytes, or a directory's content at `target`.
+
+        `user` owns it. `mode` is for a file; a directory's entries keep theirs.
+        """
         if isinstance(source, Path) and source.is_dir():
             script = 'mkdir -p -- "$1" && exec tar -x -o -f - -C "$1"'
             self.succeed(["sh", "-c", script, "push", target], user=user, stdin=pack(source))
@@ -304,19 +229,11 @@ class BaseGuest(ABC):
         self.succeed(command, user=user, stdin=content)
 
     def pull(self, source: str, *, user: str = "root") -> bytes:
-        """See `Guest.pull`."""
+        """Return a file's content, read as `user`; CommandFailed if that cannot be done."""
         return self.succeed(["cat", "--", source], user=user).stdout
 
-    def save(self) -> None:
-        """See `Guest.save`."""
-        raise NotImplementedError(f"{self.profile.name} cannot be saved")
-
-    def revert(self) -> None:
-        """See `Guest.revert`."""
-        raise NotImplementedError(f"{self.profile.name} cannot be reverted")
-
     def close(self) -> None:  # noqa: B027 -- most guests hold nothing
-        """See `Guest.close`."""
+        """Let go of what this handle holds; the machine stays up."""
 
 
 def pack(directory: Path) -> bytes:

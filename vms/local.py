@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from vms import engines, home, process, shell
+from vms import engines, home, process
 from vms.deadline import Deadline
 from vms.errors import BootError, CommandTimedOut, GuestLost, HostNotReady, NotRunning
-from vms.guest import DEFAULT_LIMIT_S, BaseGuest, Output
+from vms.guest import Guest
 from vms.profile import Profile
 
 FILES = Path(__file__).parent / "box_files"
@@ -138,41 +138,23 @@ def connect(profile: Profile) -> "LocalGuest":
     return LocalGuest(profile, identity, pid)
 
 
-class LocalGuest(BaseGuest):
+class LocalGuest(Guest):
     """Commands enter the holder's namespaces, as the user they are for."""
 
     def __init__(self, profile: Profile, identity: Mapping[str, str], holder: int) -> None:
         super().__init__(profile, identity)
         self._holder = holder
 
-    def run(
-        self,
-        command: Sequence[shell.Word],
-        *,
-        user: str = "plain",
-        stdin: bytes = b"",
-        env: Mapping[str, shell.Word] | None = None,
-        cwd: shell.Word | None = None,
-        deadline: Deadline | None = None,
-        terminal: bool = False,
-    ) -> Output:
-        """See `Guest.run`."""
-        self.check_user(user)
-        limit_s = max(0.01, (deadline or Deadline.after(DEFAULT_LIMIT_S)).left_s)
-        mark = shell.make_mark()
-        line = shell.make_line(command, mark=mark, limit_s=limit_s, env=env, cwd=cwd, terminal=terminal)
+    def carry(self, line: bytes, *, user: str, stdin: bytes, limit_s: float) -> process.Finished:
+        """See `Guest.carry`."""
         enter: list[process.Argument] = [*self._enter(user), "/bin/sh", "-c", line]
+        # setpriv keeps TERM and nothing else of this.
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"}
+        end = Deadline.after(limit_s + SLACK_S)
         try:
-            # setpriv keeps TERM and nothing else of this.
-            environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"}
-            end = Deadline.after(limit_s + SLACK_S)
-            done = process.run(enter, stdin=stdin, env=environment, deadline=end)
+            return process.run(enter, stdin=stdin, env=environment, deadline=end)
         except CommandTimedOut as error:
             raise GuestLost(str(error)) from error
-        answer = shell.read_answer(mark, done.stdout, done.stderr)
-        late = answer.exit_code in shell.ENDED_BY_LIMIT and done.seconds >= limit_s
-        words = tuple(os.fsdecode(word) for word in command)
-        return Output(words, user, answer.exit_code, answer.stdout, answer.stderr, done.seconds, late)
 
     def shell(self, user: str = "root") -> Sequence[str]:
         """See `Guest.shell`."""

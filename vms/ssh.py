@@ -17,10 +17,10 @@ from testinfra.backend import base  # type: ignore[import-untyped]
 from testinfra.backend.ssh import SshBackend  # type: ignore[import-untyped]
 from testinfra.host import Host  # type: ignore[import-untyped]
 
-from vms import process, shell
+from vms import process
 from vms.deadline import Deadline
 from vms.errors import CommandTimedOut, GuestLost
-from vms.guest import DEFAULT_LIMIT_S, BaseGuest, Output
+from vms.guest import DEFAULT_LIMIT_S, Guest, Revertible
 from vms.profile import Profile
 
 CONNECT_LIMIT_S = 60
@@ -83,7 +83,7 @@ class BoundedSshBackend(SshBackend):  # type: ignore[misc]
         return self.result(done.exit_code, self.encode(command), done.stdout, done.stderr)
 
 
-class SshGuest(BaseGuest):
+class SshGuest(Guest):
     """A guest that is reached by ssh; `testinfra(user)` offers testinfra's modules on it."""
 
     def __init__(
@@ -93,12 +93,12 @@ class SshGuest(BaseGuest):
         *,
         config: Path,
         sockets: Path,
-        keeper: "Keeper | None" = None,
+        snapshots: Revertible,
     ) -> None:
         super().__init__(profile, identity)
         self._config = config
         self._sockets = sockets
-        self._keeper = keeper
+        self._snapshots = snapshots
         self._backends: dict[str, BoundedSshBackend] = {}
 
     def backend(self, user: str) -> BoundedSshBackend:
@@ -119,27 +119,10 @@ class SshGuest(BaseGuest):
         """Return testinfra's view of the guest: `guest.testinfra().file("/etc/passwd").mode`."""
         return Host(self.backend(user))
 
-    def run(
-        self,
-        command: Sequence[shell.Word],
-        *,
-        user: str = "plain",
-        stdin: bytes = b"",
-        env: Mapping[str, shell.Word] | None = None,
-        cwd: shell.Word | None = None,
-        deadline: Deadline | None = None,
-        terminal: bool = False,
-    ) -> Output:
-        """See `Guest.run`."""
-        backend = self.backend(user)
-        limit_s = max(0.01, (deadline or Deadline.after(DEFAULT_LIMIT_S)).left_s)
-        mark = shell.make_mark()
-        line = shell.make_line(command, mark=mark, limit_s=limit_s, env=env, cwd=cwd, terminal=terminal)
-        done = backend.run_bounded(line, stdin=stdin, deadline=Deadline.after(limit_s + SLACK_S))
-        answer = shell.read_answer(mark, done.stdout, done.stderr)
-        late = answer.exit_code in shell.ENDED_BY_LIMIT and done.seconds >= limit_s
-        words = tuple(os.fsdecode(word) for word in command)
-        return Output(words, user, answer.exit_code, answer.stdout, answer.stderr, done.seconds, late)
+    def carry(self, line: bytes, *, user: str, stdin: bytes, limit_s: float) -> process.Finished:
+        """See `Guest.carry`."""
+        end = Deadline.after(limit_s + SLACK_S)
+        return self.backend(user).run_bounded(line, stdin=stdin, deadline=end)
 
     def shell(self, user: str = "root") -> Sequence[str]:
         """See `Guest.shell`."""
@@ -147,40 +130,23 @@ class SshGuest(BaseGuest):
         return ["ssh", "-F", str(self._config), "-t", f"{user}@{self.profile.name}"]
 
     def save(self) -> None:
-        """See `Guest.save`."""
-        if self._keeper is None:
-            super().save()
-        else:
-            self._keeper.save()
+        """Remember memory and disk as they are now."""
+        self._snapshots.save()
 
     def revert(self) -> None:
-        """See `Guest.revert`."""
-        if self._keeper is None:
-            super().revert()
-            return
-        self.disconnect()
-        self._keeper.revert()
+        """Go back to what was saved; the clock is set again and old connections are replaced."""
+        disconnect(self.profile.name, config=self._config, sockets=self._sockets)
+        self._snapshots.revert()
         # Its clock stands where it stood when it was saved.
         now = f"@{time.time():.3f}"
         self.succeed(["date", "--utc", f"--set={now}"], user="root", deadline=Deadline.after(60))
 
-    def disconnect(self) -> None:
-        """End the shared connections of all users, also those that other processes opened."""
-        for socket in self._sockets.glob(f"{self.profile.name}-*"):
-            user = socket.name.removeprefix(f"{self.profile.name}-")
-            command = ["ssh", "-F", str(self._config), "-O", "exit", f"{user}@{self.profile.name}"]
-            with contextlib.suppress(CommandTimedOut):
-                process.run(command, deadline=Deadline.after(5))
-            socket.unlink(missing_ok=True)
 
-
-class Keeper:
-    """What can save a machine and bring it back; `vms.vagrant` has the one there is."""
-
-    def save(self) -> None:
-        """Remember memory and disk."""
-        raise NotImplementedError
-
-    def revert(self) -> None:
-        """Go back to them."""
-        raise NotImplementedError
+def disconnect(name: str, *, config: Path, sockets: Path) -> None:
+    """End the shared connections of all users to a machine, also those that other processes opened."""
+    for socket in sockets.glob(f"{name}-*"):
+        user = socket.name.removeprefix(f"{name}-")
+        command = ["ssh", "-F", str(config), "-O", "exit", f"{user}@{name}"]
+        with contextlib.suppress(CommandTimedOut):
+            process.run(command, deadline=Deadline.after(5))
+        socket.unlink(missing_ok=True)

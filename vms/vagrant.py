@@ -22,7 +22,7 @@ from vms import accel, boxes, home, host, process
 from vms.deadline import Deadline
 from vms.errors import BootError, CommandTimedOut, GuestLost, NotRunning, VmsError
 from vms.profile import Profile
-from vms.ssh import Keeper, SshGuest, make_config
+from vms.ssh import SshGuest, disconnect, make_config
 
 FILES = Path(__file__).parent / "box_files"
 BOOT_LIMIT_S = 240
@@ -261,7 +261,7 @@ def connect(profile: Profile) -> SshGuest:
         identity,
         config=machine.ssh_config,
         sockets=home.sockets(),
-        keeper=_Snapshots(machine),
+        snapshots=_Snapshots(machine),
     )
 
 
@@ -269,7 +269,7 @@ def destroy(profile: Profile) -> None:
     """Take the machine away: connections, domain, snapshots, disks. Harmless if there is none."""
     machine = _find(profile)
     if machine.ssh_config.exists():
-        SshGuest(profile, {}, config=machine.ssh_config, sockets=home.sockets()).disconnect()
+        disconnect(profile.name, config=machine.ssh_config, sockets=home.sockets())
         machine.ssh_config.unlink()
     if not machine.facts.exists():
         return
@@ -292,8 +292,8 @@ def destroy(profile: Profile) -> None:
     machine.facts.unlink()
 
 
-class _Snapshots(Keeper):
-    """Memory and disk of a machine, kept by QEMU inside its own disk."""
+class _Snapshots:
+    """Memory and disk of a machine, kept by QEMU inside its own disk: a `Revertible`."""
 
     def __init__(self, machine: _Machine) -> None:
         self._domain = machine.domain

@@ -1,11 +1,12 @@
 """A guest that answers from a list."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Unpack
 
-from vms import shell
-from vms.deadline import Deadline
-from vms.guest import BaseGuest, Output
+from vms.guest import Guest, Output, RunOptions
+from vms.process import Finished
 from vms.profile import Fact, Profile
+from vms.shell import Word
 
 
 def make_profile(*facts: Fact, users: tuple[str, ...] = ("plain",)) -> Profile:
@@ -18,30 +19,24 @@ def answer(code: int = 0, stdout: bytes = b"", stderr: bytes = b"", *, timed_out
     return Output(("command",), "plain", code, stdout, stderr, 0.1, timed_out)
 
 
-class FakeGuest(BaseGuest):
+class FakeGuest(Guest):
     """Answers in the order given and remembers what it was asked; the last answer repeats."""
 
     def __init__(self, profile: Profile, *answers: Output) -> None:
         super().__init__(profile, {})
         self.answers = list(answers)
-        self.asked: list[tuple[tuple[shell.Word, ...], str, bytes]] = []
+        self.asked: list[tuple[tuple[Word, ...], str, bytes]] = []
 
-    def run(
-        self,
-        command: Sequence[shell.Word],
-        *,
-        user: str = "plain",
-        stdin: bytes = b"",
-        env: Mapping[str, shell.Word] | None = None,
-        cwd: shell.Word | None = None,
-        deadline: Deadline | None = None,
-        terminal: bool = False,
-    ) -> Output:
+    def run(self, command: Sequence[Word], **options: Unpack[RunOptions]) -> Output:
         """Answer with the next one."""
-        del env, cwd, deadline, terminal
+        user = options.get("user", "plain")
         self.check_user(user)
-        self.asked.append((tuple(command), user, stdin))
+        self.asked.append((tuple(command), user, options.get("stdin", b"")))
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    def carry(self, line: bytes, *, user: str, stdin: bytes, limit_s: float) -> Finished:
+        """Nothing gets so far."""
+        raise AssertionError((line, user, stdin, limit_s))
 
     def shell(self, user: str = "root") -> Sequence[str]:
         """Nobody types at a fake."""

@@ -1,6 +1,8 @@
 """testinfra's ssh command line, without its shell and with our limits. Needs the kit's packages."""
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,14 +11,32 @@ from tests.unit.vms.fakes import make_profile
 from vms import process, ssh
 from vms.deadline import Deadline
 from vms.errors import GuestLost, NoSuchUser
+from vms.guest import Revertible
+from vms.local import LocalGuest
 from vms.process import Finished
+
+
+class Snapshots:
+    """Notes what is asked of it."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.asked: list[str] = []
+
+    def save(self) -> None:
+        """Note."""
+        self.asked.append("save")
+
+    def revert(self) -> None:
+        """Note."""
+        self.asked.append("revert")
 
 
 def make_guest(tmp_path: Path) -> ssh.SshGuest:
     """Return a guest behind an ssh configuration that nobody answers."""
     config = tmp_path / "config"
     config.write_text(ssh.make_config("fake", port=1, key=tmp_path / "key", sockets=tmp_path))
-    return ssh.SshGuest(make_profile(), {}, config=config, sockets=tmp_path)
+    return ssh.SshGuest(make_profile(), {}, config=config, sockets=tmp_path, snapshots=Snapshots())
 
 
 def test_the_configuration_shares_connections_by_a_path(tmp_path: Path) -> None:
@@ -65,3 +85,32 @@ def test_users_are_checked_before_anything_is_asked(tmp_path: Path) -> None:
     """Nobody logs in under a name that the profile does not promise."""
     with pytest.raises(NoSuchUser):
         make_guest(tmp_path).run(["true"], user="stranger")
+
+
+def test_a_virtual_machine_can_go_back_and_this_machine_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The type says so; who has gone back forgets old connections and gets the time."""
+    guest = make_guest(tmp_path)
+    assert isinstance(guest, Revertible)
+    assert not isinstance(LocalGuest(make_profile(), {}, holder=1), Revertible)
+    (tmp_path / "fake-plain").touch()
+    commands: list[list[bytes]] = []
+
+    def run(command: Sequence[str | bytes], **_: object) -> Finished:
+        commands.append([os.fsencode(word) for word in command])
+        if b"-O" in commands[-1]:
+            return Finished(("ssh",), 0, b"", b"", 0.1)
+        mark = re.findall(rb"vms-[0-9a-f]{16}", commands[-1][-1])[0]
+        return Finished(("ssh",), 0, b"", b"\n" + mark + b" 0\n", 0.1)
+
+    monkeypatch.setattr(process, "run", run)
+    guest.save()
+    guest.revert()
+
+    snapshots = guest._snapshots
+    assert isinstance(snapshots, Snapshots)
+    assert snapshots.asked == ["save", "revert"]
+    assert not (tmp_path / "fake-plain").exists()
+    assert commands[0][-3:] == [b"-O", b"exit", b"plain@fake"]
+    assert b"date --utc --set=@" in commands[1][-1]

@@ -39,7 +39,7 @@ SHIM_PID = "shim"
 # How long the shim of a dead `locald` may take to go once it got KILL.
 ORPHAN_LIMIT_S = 2.0
 POLL_S = 0.01
-NOLOGIN_SHELL = "/bin/sh"
+LOGIN_SHELL = "/bin/sh"
 
 
 class Bundle:
@@ -158,7 +158,7 @@ def make_accounts(host: "Host", account: "Account", passwd: bytes, group: bytes)
     name = host.user if host.user.replace("-", "").replace("_", "").replace(".", "").isalnum() else "caller"
     return {
         "passwd": add_caller(
-            passwd, f"{name}:x:{host.uid}:{host.gid}:{name}:{account.home}:{NOLOGIN_SHELL}", 2
+            passwd, f"{name}:x:{host.uid}:{host.gid}:{name}:{account.home}:{LOGIN_SHELL}", 2
         ),
         "group": add_caller(group, f"{name}:x:{host.gid}:", 2),
     }

@@ -21,7 +21,3 @@ class Deadline:
     def left_s(self) -> float:
         """Return the seconds that are left, never less than 0."""
         return max(0.0, self.at_s - time.monotonic())
-
-    def is_over(self) -> bool:
-        """Tell whether nothing is left."""
-        return self.left_s() == 0.0

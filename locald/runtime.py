@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from locald.images.store import Image, Store
     from locald.images.trees import Tree
 
-MODES = ("auto", "mapped", "direct")
-NETWORKS = ("host", "none")
 # A large image, on a slow disk, unpacked as root of a user namespace.
 HELPER_LIMIT_S = 3600
 # Below these the shim makes mounts of its own, so they have to exist.
@@ -123,7 +121,6 @@ class LinuxRuntime:
         self._bundles = bundles
         self._note = note
         self._stop_signal: int | None = None
-        self._shared_tree: Tree | None = None
 
     def prepare_bundle(self, image: "Image", bundle_path: str) -> None:
         """Choose the mode, copy the image and write config.json; see `ContainerRuntime`."""
@@ -142,10 +139,8 @@ class LinuxRuntime:
         except BaseException:
             tree.close()
             raise
-        if shared:
-            # Kept from removal until this process ends.
-            self._shared_tree = tree
-        else:
+        # A tree that is used itself stays open, which keeps it from removal until this process ends.
+        if not shared:
             tree.close()
         options = spec.Options(
             mode=mode,

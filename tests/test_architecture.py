@@ -100,7 +100,7 @@ def name_of(path: Path) -> str:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_down(path: Path) -> None:
-    """A module knows only what stands below it in style.md's list."""
+    """A module knows only what stands below it in ORDER."""
     own = layer(name_of(path))
     upwards = {name for name in own_imports(path) if layer(name) < own}
     assert not upwards

@@ -103,9 +103,7 @@ class Unpacker:
         Raises:
             OwnerUnmapped: (exit 125, `image.owner-unmapped`).
         """
-        for path in sorted(
-            self._directories, key=lambda path: path.count(b"/") + (path != b""), reverse=True
-        ):
+        for path in sorted(self._directories, key=_depth, reverse=True):
             self._set_metadata(self._root.fd(path), path, self._directories[path])
 
     def close(self) -> None:

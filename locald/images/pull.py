@@ -123,7 +123,7 @@ def _open_source(name: Reference | LayoutReference) -> Source:
 class _Pull:
     """One pull: the same questions to whichever source."""
 
-    def __init__(  # pull()'s own, resolved
+    def __init__(
         self,
         reference: str,
         name: Reference | LayoutReference,

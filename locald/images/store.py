@@ -41,9 +41,8 @@ class Image(NamedTuple):
     platform: Platform
     layers: tuple[Layer, ...]
     config: dict[str, Any]
-    owner_uids: tuple[
-        int, ...
-    ]  # of all files in all layers, ascending; always with 0, which owns implied directories
+    # Of all files in all layers, ascending; always with 0, which owns implied directories.
+    owner_uids: tuple[int, ...]
     owner_gids: tuple[int, ...]
     pulled_at_s: int  # Unix time
 
@@ -74,28 +73,18 @@ def canonical(text: str) -> Reference | LayoutReference:
     return reference
 
 
-def default_root() -> Path:
-    """Return where this user's store is: $XDG_DATA_HOME/locald/store, else ~/.local/share/locald/store."""
-    data = os.environ.get("XDG_DATA_HOME", "")
-    # The XDG specification wants relative values ignored.
-    base = Path(data) if os.path.isabs(data) else Path.home() / ".local/share"
-    return base / "locald/store"
-
-
 class Store:
     """All images of one user. Any number of processes may use it at once."""
 
-    def __init__(
-        self, root: Path | None = None, *, remove_foreign: Callable[[Path], None] | None = None
-    ) -> None:
+    def __init__(self, root: Path, *, remove_foreign: Callable[[Path], None] | None = None) -> None:
         """Name the store; it is created when something is written.
 
         Args:
-            root: Its directory, else `default_root()`.
+            root: Its directory.
             remove_foreign: Removes `PATH/rootfs` where files belong to the caller's subordinate ids, as
                 `locald-shim cleanup --bundle PATH` does. Without it such trees stay until somebody passes it.
         """
-        self.root = root or default_root()
+        self.root = root
         self.trees = self.root / "trees"
         self._remove_foreign = remove_foreign
 

@@ -125,7 +125,7 @@ def cached_tree(image: Image, store: Store, *, owners: Owners, as_root: RootRunn
     return tree
 
 
-def unpack(  # two of them with a default
+def unpack(
     image: Image,
     store: Store,
     target: Path,

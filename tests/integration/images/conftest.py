@@ -7,7 +7,9 @@ Needs: docker-registry, skopeo, umoci, htpasswd (apache2-utils), openssl, busybo
 
 import base64
 import json
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from locald.images import Store
 from locald.images import registry as client
 from tests.fixtures import Registry, make_image, running_registry
 from tests.fixtures.process import run
-from tests.fixtures.registry import push_image
+from tests.fixtures.registry import find_free_port, push_image
 from tests.integration.images.fake_registry import FakeRegistry
 
 ACCOUNT = "reader:pass:word"
@@ -36,11 +38,9 @@ def registry() -> Iterator[Registry]:
 @pytest.fixture(scope="session")
 def private_registry(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the address of a registry that gives the same images to ACCOUNT only."""
-    from tests.fixtures.registry import _free_port  # noqa: PLC0415  # one way to find a port
-
     base = tmp_path_factory.mktemp("private")
     (base / "htpasswd").write_bytes(run(["htpasswd", "-Bbn", *ACCOUNT.split(":", 1)], limit_s=30))
-    port = _free_port()
+    port = find_free_port()
     (base / "config.yml").write_text(
         "version: 0.1\nlog: {level: error}\n"
         f"storage: {{filesystem: {{rootdirectory: '{registry.storage}'}}}}\n"
@@ -65,9 +65,6 @@ def private_registry(registry: Registry, tmp_path_factory: pytest.TempPathFactor
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    import socket  # noqa: PLC0415
-    import time  # noqa: PLC0415
-
     deadline = time.monotonic() + PRIVATE_START_LIMIT_S
     while True:
         try:

@@ -1,6 +1,21 @@
 """The security manual lists every rule with its case, as they are today."""
 
-from tests.shim.manual import PAGE, make_table, write_page
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ci.fuzz import PLANTS, TARGETS
+from tests.shim.cases import CASES
+from tests.shim.manual import PAGE, load_cases, make_table, read_rules, write_page
+
+ROOT = Path(__file__).resolve().parents[2]
+MANUAL = ROOT / "docs" / "manual"
+PAST = MANUAL / "reference" / "past-vulnerabilities.md"
+LEAST_PAST = 25
+PROGRAMS = {"runc", "crun", "bubblewrap", "Apptainer", "sudo", "polkit", "snap-confine"}
+ROW = re.compile(r"^\| (CVE-\d{4}-\d{4,}) \| ([^|]+) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
 
 
 def test_the_table_is_todays() -> None:
@@ -12,3 +27,52 @@ def test_the_table_is_todays() -> None:
 def test_every_rule_has_a_case() -> None:
     """A rule that nothing attacks is a claim without evidence."""
     assert "| none |" not in make_table()
+
+
+def find_clauses() -> set[str]:
+    """Return the ids of all clauses of the kit's catalogue."""
+    pages = (ROOT / "conformance" / "catalogue").glob("*.toml")
+    return {clause for page in pages for clause in tomllib.loads(page.read_text("utf-8"))}
+
+
+def find_unknown(text: str) -> list[str]:
+    """Return the names between backquotes that are no case, rule, clause or target of the fuzzer."""
+    load_cases()
+    known = {case.id for case in CASES} | set(read_rules()) | {case.rule for case in CASES}
+    known |= find_clauses() | {f"fuzz:{target}" for target in TARGETS}
+    return [name for name in re.findall(r"`([^`]+)`", text) if name not in known]
+
+
+def test_every_past_vulnerability_is_covered_by_what_exists() -> None:
+    """At least 25, of each of the programs that are like this one; each once."""
+    rows = ROW.findall(PAST.read_text("utf-8"))
+    assert len(rows) == PAST.read_text("utf-8").count("\n| CVE-") >= LEAST_PAST
+    assert len({row[0] for row in rows}) == len(rows)
+    assert {row[1] for row in rows} >= PROGRAMS
+    for cve, _, covered in rows:
+        assert "`" in covered, cve
+        assert find_unknown(covered) == [], cve
+
+
+@pytest.mark.parametrize("text", ["`99`", "`BUNDLE-999`", "`fuzz:nothing`", "`16`, `23-nowhere`"])
+def test_what_does_not_exist_is_seen(text: str) -> None:
+    """The check above can fail."""
+    assert find_unknown(text) != []
+
+
+def test_each_guarantee_names_its_clauses() -> None:
+    """Numbered guarantees of the security page end with clauses that exist."""
+    page = PAGE.read_text("utf-8").split("## What is guaranteed", 1)[1].split("## What is not", 1)[0]
+    guarantees = re.split(r"^\d+\. ", page, flags=re.MULTILINE)[1:]
+    assert guarantees
+    for guarantee in guarantees:
+        named = re.findall(r"`([A-Z]+-\d{3})`", guarantee)
+        assert named, guarantee
+        assert set(named) <= find_clauses(), guarantee
+
+
+def test_the_planted_defects_are_rules() -> None:
+    """What the fuzzer must find is named as the shim names it."""
+    names = set(read_rules())
+    assert set(PLANTS) == set(TARGETS)
+    assert {rule for rules in PLANTS.values() for rule in rules} <= names

@@ -82,7 +82,11 @@ def test_killed_at_any_instant(tmp_path: Path) -> None:
         with start(["-c", PULL, str(root), name]) as process:
             time.sleep(whole_s * (0.1 + 0.9 * number / KILLS))
             process.send_signal(signal.SIGKILL)
-            killed += process.wait(PULL_LIMIT_S) == -signal.SIGKILL
+            if process.wait(PULL_LIMIT_S) == -signal.SIGKILL:
+                killed += 1
+            else:
+                # The machine had more to do while this was measured.
+                whole_s *= 0.8
         check_trees(root)
         seen.add((check_blobs(root), len(list((root / "tmp").glob("*")))))
         # Half of the rounds start from nothing, half from what the last one reached.

@@ -35,7 +35,7 @@ WORK = f"{HOME}/work"
 OBSERVER = f"{HOME}/observe"
 LIMIT_BYTES = 400_000
 SCRIPT_LIMIT_S = 150
-TRACED = "execve,execveat,open,openat,openat2,connect,kill"
+TRACED = "execve,execveat,open,openat,openat2,connect,kill,setresuid,capset,bind"
 CLEAN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

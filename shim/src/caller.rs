@@ -286,6 +286,11 @@ pub fn become_root_again() {
 
 /// Gives every privilege up for good: real, effective and saved ids are the caller's.
 pub fn become_caller() {
+    become_caller_with(0);
+}
+
+/// As [`become_caller`], but for the capabilities `permitted`, none of which is in effect yet.
+pub fn become_caller_with(permitted: u64) {
     let (Ok(users), Ok(groups)) = (sys::user_ids(), sys::group_ids()) else { sys::exit(125) };
     let _ = sys::set_user_ids(sys::KEEP, users.saved, sys::KEEP);
     // Where fs.suid_dumpable is 1 the change of ids makes us traceable; until that is undone, the
@@ -294,7 +299,7 @@ pub fn become_caller() {
     let gone = sys::set_group_ids(groups.real, groups.real, groups.real)
         .and_then(|()| sys::set_user_ids(users.real, users.real, users.real))
         .and_then(|()| sys::control(libc::PR_SET_DUMPABLE, 0))
-        .and_then(|_| sys::set_capabilities(0, 0, 0));
+        .and_then(|_| sys::set_capabilities(0, permitted, 0));
     if gone.is_err() {
         sys::exit(125);
     }

@@ -22,6 +22,7 @@ use crate::plan::Mode;
 #[cfg(locald_mutants)]
 use crate::plants;
 use crate::policy;
+use crate::policy_file;
 use crate::reply::Object;
 use crate::request::Id;
 use crate::rules::{Rule, active};
@@ -54,6 +55,11 @@ pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Resu
         entry.caller.oom_score_adj = host::oom_score();
     }
     let mapped = config.linux.namespaces.iter().any(|namespace| namespace.kind == b"user");
+    rules.permits_mode(if mapped {
+        policy_file::Mode::Mapped
+    } else {
+        policy_file::Mode::Direct
+    })?;
     let grants = host::grants(&entry.caller, mapped)?;
     let plan = policy::make_plan(config, &entry.caller, &grants)?;
     #[cfg(locald_mutants)]
@@ -146,9 +152,15 @@ pub fn check(entry: &Entry) -> Result<alloc::vec::Vec<u8>, Error> {
             .optional("why", error.map(|error| error.why.as_slice()))
     };
     let able = entry.require_privilege().and_then(|()| host::require_single_link());
-    let policy = able.clone().and_then(|()| host::permit(&entry.caller).map(drop));
-    let direct = able.clone().and_then(|()| require_kernel());
-    let mapped = direct.clone().and_then(|()| child::try_user_namespace());
+    let rules = able.clone().and_then(|()| host::permit(&entry.caller));
+    let allowed = |mode| rules.as_ref().map_or(Ok(()), |rules| rules.permits_mode(mode));
+    let ready = able.and_then(|()| require_kernel());
+    let direct = ready.clone().and_then(|()| allowed(policy_file::Mode::Direct));
+    let mapped = ready
+        .and_then(|()| allowed(policy_file::Mode::Mapped))
+        .and_then(|()| child::try_user_namespace());
+    let effective = rules.as_ref().map(policy_file::Policy::effective);
+    let policy = rules.as_ref().map(drop).map_err(Error::clone);
     let grants = host::grants(&entry.caller, true);
     let count = |ranges: &[crate::subids::Range]| {
         ranges.iter().map(|range| u64::from(range.count)).sum::<u64>()
@@ -163,6 +175,7 @@ pub fn check(entry: &Entry) -> Result<alloc::vec::Vec<u8>, Error> {
             &Object::new().object("mapped", &mode(&mapped)).object("direct", &mode(&direct)),
         )
         .object("policy", &mode(&policy))
+        .optional_object("effective", effective.ok().as_ref())
         .object("subids", &Object::new().number("uids", uids).number("gids", gids))
         .string("cgroup", host::cgroup_kind())
         .line())

@@ -20,6 +20,8 @@ use crate::sys::{self, At, Fd};
 const MAX_TABLE_BYTES: usize = 16 << 20;
 /// Most bytes of /proc/self/mountinfo: some hundred thousand mounts.
 const MAX_MOUNTINFO_BYTES: usize = 64 << 20;
+/// NET_NS_INIT_INO of <linux/nsfs.h>.
+const INITIAL_NETWORK_NAMESPACE: u64 = 0xEFFF_FFF9;
 
 /// Directories that the kernel keeps empty for mounts: what is mounted there hides nothing.
 const MOUNT_POINTS: [&str; 13] = [
@@ -59,7 +61,8 @@ pub fn permit(caller: &Caller) -> Result<Policy, Error> {
         .map_err(|_| refused("is absent"))?;
     for (object, kind) in [(&dir, libc::S_IFDIR), (&file, libc::S_IFREG)] {
         let status = sys::stat(object.number()).map_err(|_| refused("cannot be looked at"))?;
-        if status.kind() != kind || status.uid != 0 || status.mode & 0o022 != 0 {
+        let owned = status.uid == 0 && status.mode & 0o022 == 0 || !active(Rule::PolicyOwner);
+        if status.kind() != kind || !owned {
             return Err(refused("or its directory is not root's alone"));
         }
     }
@@ -92,6 +95,33 @@ pub fn require_single_link() -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// Checks that we are in the network namespace of the host: the policy's ports are those of that one,
+/// and whoever made another decides about its ports there (attack 45).
+///
+/// The host's is the one that the machine started with, which has a number of its own since Linux 6.18,
+/// or that of the first process we can see: in older kernels, or where all of us are in a container.
+///
+/// # Errors
+/// `bind.network`.
+pub fn require_own_network() -> Result<(), Error> {
+    let find = |path| {
+        sys::open(At::Cwd, path, libc::O_PATH, 0, 0)
+            .and_then(|namespace| sys::stat(namespace.number()))
+            .map(|status| (status.device, status.inode))
+    };
+    let own = find(c"/proc/self/ns/net");
+    // Numbers that are given out start above it, so on an older kernel nothing has it.
+    let first = matches!(own, Ok((_, INITIAL_NETWORK_NAMESPACE)));
+    if first || own.is_ok() && own == find(c"/proc/1/ns/net") || !active(Rule::BindNamespace) {
+        return Ok(());
+    }
+    Err(Error::refused(
+        "bind.network",
+        "the caller is not seen to be in the host's own network namespace",
+        "call it from an ordinary login; who made this network can bind there",
+    ))
 }
 
 /// What this host grants the caller; `ranges` says whether his subordinate ids are looked up.

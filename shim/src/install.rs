@@ -7,6 +7,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
+use crate::accounts;
 use crate::bundle::{c_string, shown};
 use crate::caller::Entry;
 use crate::error::{Context, Error};
@@ -16,6 +17,8 @@ use crate::sys::{self, At, Fd};
 const CODE: &str = "install.failed";
 /// The shim's name where `locald` looks for it.
 const NAME: &core::ffi::CStr = c"locald-shim";
+/// What a draft's name starts with; the writer's pid follows.
+const DRAFT: &[u8] = b".locald-shim.";
 /// Types of statfs(2) whose server decides about owners: NFS, CIFS, SMB2, AFS, Coda, 9p, Ceph, FUSE.
 const NETWORK_FILE_SYSTEMS: [i64; 9] = [
     0x6969,
@@ -55,8 +58,9 @@ pub fn run(entry: &Entry) -> Result<Vec<u8>, Error> {
     let own =
         sys::open(At::Cwd, c"/proc/self/exe", libc::O_RDONLY, 0, 0).or_fail(CODE, "itself")?;
     let content = sys::read_all(&own, MAX_BYTES).or_fail(CODE, "reading itself")?;
+    remove_drafts_of_the_dead(&dir);
     let replaced = sys::stat_at(At::Dir(&dir), NAME).is_ok();
-    let draft = c_string(format!(".locald-shim.{}", sys::own_pid()));
+    let draft = c_string([DRAFT, format!("{}", sys::own_pid()).as_bytes()].concat());
     let written = write_draft(&dir, &draft, &content)
         .and_then(|()| sys::rename(&dir, &draft, NAME, true).or_fail(CODE, "rename"))
         .and_then(|()| sys::sync(&dir).or_fail(CODE, "fsync of the directory"));
@@ -91,7 +95,24 @@ fn require_suitable(dir: &Fd, path: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A complete, durable, root-owned file beside the final name; set-user-id only once it is whole.
+/// Removes what an installation that was killed half-way left: nothing uses it, and it may be set-user-id
+/// already. In a directory of somebody else's the names may be his; unlink(2) takes a name, no more.
+fn remove_drafts_of_the_dead(dir: &Fd) {
+    let mut drafts = Vec::new();
+    let _ = sys::read_dir(dir, |name, _| {
+        let pid = name.to_bytes().strip_prefix(DRAFT).and_then(accounts::parse_id);
+        let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+        if pid.is_some_and(|pid| sys::kill(pid, 0).is_err()) {
+            drafts.push(alloc::ffi::CString::from(name));
+        }
+    });
+    for draft in drafts {
+        let _ = sys::unlink(At::Dir(dir), &draft, false);
+    }
+}
+
+/// A complete, durable, root-owned file beside the final name; set-user-id only once all of it is on
+/// the disk: after a power cut there is no such file with a part of its content.
 fn write_draft(dir: &Fd, draft: &core::ffi::CStr, content: &[u8]) -> Result<(), Error> {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let file = sys::open(At::Dir(dir), draft, flags, 0o600, 0).or_fail(CODE, "a new file")?;
@@ -101,6 +122,7 @@ fn write_draft(dir: &Fd, draft: &core::ffi::CStr, content: &[u8]) -> Result<(), 
         rest = &rest[count..];
     }
     sys::change_owner(&file, 0, 0).or_fail(CODE, "chown")?;
+    sys::sync(&file).or_fail(CODE, "fsync")?;
     // After chown, which clears the bit.
     sys::change_mode(&file, 0o4755).or_fail(CODE, "chmod")?;
     sys::sync(&file).or_fail(CODE, "fsync")

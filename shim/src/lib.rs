@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod accounts;
+pub mod bind;
 pub mod bundle;
 pub mod caller;
 pub mod cleanup;
@@ -72,6 +73,7 @@ pub fn run(args: &[&'static CStr]) -> u8 {
     let done = match &request {
         Request::Run { bundle, id, .. } => execute::run(&mut entry, bundle, id, &status),
         Request::Cleanup { target } => cleanup::run(&entry, target).map(|()| 0),
+        Request::Bind { port, address } => bind::run(&entry, *address, *port).map(|()| 0),
         Request::Check => execute::check(&entry).map(|line| say(&line)),
         Request::Version => Ok(say(&version())),
         Request::Install => install::run(&entry).map(|line| say(&line)),

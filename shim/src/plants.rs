@@ -74,6 +74,13 @@ pub fn look_up_inside() {
     }
 }
 
+/// Rule 45: the new socket shares its port with whoever wants that too.
+pub fn share_port(socket: &Fd) {
+    if !active(Rule::BindShare) {
+        let _ = sys::set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT);
+    }
+}
+
 /// Rule 49: a stream that is somebody else's gets another mode.
 pub fn change_stream() {
     if !active(Rule::StreamsUntouched) {

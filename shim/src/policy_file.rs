@@ -6,17 +6,27 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::accounts::{find_gid, find_uid, is_name, parse_id};
 use crate::config::quoted;
 use crate::error::Error;
 use crate::policy::Caller;
+use crate::reply::Object;
 use crate::rules::{Rule, active};
 
 /// Largest policy file, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
 /// Containers of one uid at a time, where the policy names no number.
 pub const DEFAULT_MAX_CONTAINERS: u32 = 256;
+
+/// Ports that a caller may ask for, where the policy names none.
+pub const DEFAULT_BIND_PORTS: [u16; 2] = [80, 443];
+/// Addresses that a caller may ask for, where the policy names none: loopback, one of each family.
+pub const DEFAULT_BIND_ADDRESSES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+/// Most words of a list.
+const MAX_LIST: usize = 64;
 
 const MEND: &str = "run `sudo locald admin setup`";
 
@@ -51,8 +61,89 @@ pub struct Policy {
     users: Vec<Account>,
     groups: Vec<Account>,
     min_shim: Option<Version>,
+    modes: Vec<Mode>,
+    bind_ports: Vec<u16>,
+    bind_addresses: Vec<IpAddr>,
     /// How many containers one uid may have at a time.
     pub max_containers: u32,
+}
+
+/// With a user namespace, or without: the words of `modes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// With one.
+    Mapped,
+    /// Without.
+    Direct,
+}
+
+impl Mode {
+    /// The mode's word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mapped => "mapped",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// The keys that may stand once, as far as they were read.
+#[derive(Default)]
+struct Draft {
+    version: Option<()>,
+    users: Vec<Account>,
+    groups: Vec<Account>,
+    min_shim: Option<Version>,
+    modes: Option<Vec<Mode>>,
+    bind_ports: Option<Vec<u16>>,
+    bind_addresses: Option<Vec<IpAddr>>,
+    max_containers: Option<u32>,
+}
+
+impl Draft {
+    /// Takes in `key = value`, or says what is wrong with it.
+    fn read(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        match key {
+            b"version" => {
+                once(&mut self.version, (value == b"1").then_some(()), "the version is not 1")
+            }
+            b"allow-user" | b"allow-group" => {
+                let accounts =
+                    if key == b"allow-user" { &mut self.users } else { &mut self.groups };
+                accounts.push(parse_account(value).ok_or("that is neither a name nor an id")?);
+                Ok(())
+            }
+            b"min-shim" => once(&mut self.min_shim, Version::parse(value), "min-shim is not x.y.z"),
+            b"modes" => once(
+                &mut self.modes,
+                parse_list(value, parse_mode),
+                "modes is no list of `mapped` and `direct`",
+            ),
+            b"bind-ports" => once(
+                &mut self.bind_ports,
+                parse_list(value, parse_port),
+                "bind-ports is no list of port numbers",
+            ),
+            b"bind-addresses" => once(
+                &mut self.bind_addresses,
+                parse_list(value, parse_address),
+                "bind-addresses is no list of addresses that can be listened on",
+            ),
+            b"max-containers" => {
+                once(&mut self.max_containers, parse_id(value), "max-containers is not a number")
+            }
+            _ => Err(format!("the key {} is not known", quoted(key))),
+        }
+    }
+}
+
+/// Fills a slot that was empty, with something that could be parsed.
+fn once<T>(slot: &mut Option<T>, value: Option<T>, fault: &str) -> Result<(), String> {
+    let value = value.ok_or(fault)?;
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err("the key is given twice".into()),
+    }
 }
 
 impl Policy {
@@ -64,8 +155,7 @@ impl Policy {
         if text.len() > MAX_BYTES {
             return Err(malformed(format!("it has more than {MAX_BYTES} bytes")));
         }
-        let (mut users, mut groups) = (Vec::new(), Vec::new());
-        let (mut version, mut min_shim, mut max_containers) = (None, None, None);
+        let mut draft = Draft::default();
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             let fault = |what: &str| malformed(format!("line {}: {what}", index + 1));
             let content = line.split(|&byte| byte == b'#').next().unwrap_or_default().trim_ascii();
@@ -76,41 +166,20 @@ impl Policy {
                 return Err(fault("it is not `key = value`"));
             };
             let (key, value) = (content[..equals].trim_ascii(), content[equals + 1..].trim_ascii());
-            let once = match key {
-                b"version" => version
-                    .replace(parse_version_key(value).ok_or_else(|| fault("the version is not 1"))?)
-                    .is_none(),
-                b"min-shim" => min_shim
-                    .replace(Version::parse(value).ok_or_else(|| fault("min-shim is not x.y.z"))?)
-                    .is_none(),
-                b"max-containers" => max_containers
-                    .replace(
-                        parse_id(value).ok_or_else(|| fault("max-containers is not a number"))?,
-                    )
-                    .is_none(),
-                b"allow-user" | b"allow-group" => {
-                    let account = parse_account(value)
-                        .ok_or_else(|| fault("that is neither a name nor an id"))?;
-                    if key == b"allow-user" {
-                        users.push(account)
-                    } else {
-                        groups.push(account)
-                    }
-                    true
-                }
-                _ => {
-                    return Err(fault(&format!("the key {} is not known", quoted(key))));
-                }
-            };
-            if !once {
-                return Err(fault("the key is given twice"));
-            }
+            draft.read(key, value).map_err(|what| fault(&what))?;
         }
-        if version.is_none() {
+        if draft.version.is_none() {
             return Err(malformed("`version = 1` is missing".into()));
         }
-        let max_containers = max_containers.unwrap_or(DEFAULT_MAX_CONTAINERS);
-        Ok(Self { users, groups, min_shim, max_containers })
+        Ok(Self {
+            users: draft.users,
+            groups: draft.groups,
+            min_shim: draft.min_shim,
+            modes: draft.modes.unwrap_or_else(|| [Mode::Mapped, Mode::Direct].into()),
+            bind_ports: draft.bind_ports.unwrap_or_else(|| DEFAULT_BIND_PORTS.into()),
+            bind_addresses: draft.bind_addresses.unwrap_or_else(|| DEFAULT_BIND_ADDRESSES.into()),
+            max_containers: draft.max_containers.unwrap_or(DEFAULT_MAX_CONTAINERS),
+        })
     }
 
     /// Whether `caller` may use this shim.
@@ -131,7 +200,10 @@ impl Policy {
             Account::Id(id) => in_group(*id),
             Account::Name(name) => find_gid(group, name).is_some_and(in_group),
         };
-        if self.users.iter().any(is_user) || self.groups.iter().any(is_member) {
+        if !active(Rule::PolicyCaller)
+            || self.users.iter().any(is_user)
+            || self.groups.iter().any(is_member)
+        {
             return Ok(());
         }
         let why = format!("the policy does not allow uid {}", caller.uid);
@@ -142,6 +214,57 @@ impl Policy {
     pub fn names_accounts(&self) -> bool {
         let named = |account: &Account| matches!(account, Account::Name(_));
         self.users.iter().any(named) || self.groups.iter().any(named)
+    }
+
+    /// Checks that containers of this mode are allowed.
+    ///
+    /// # Errors
+    /// `policy.mode`.
+    pub fn permits_mode(&self, mode: Mode) -> Result<(), Error> {
+        if !active(Rule::PolicyModes) || self.modes.contains(&mode) {
+            return Ok(());
+        }
+        Err(Error::refused(
+            "policy.mode",
+            format!("the policy of this host does not allow {} mode", mode.name()),
+            "use the other mode, or ask an administrator to add this one to `modes` in /etc/locald/policy",
+        ))
+    }
+
+    /// Checks that a caller may have a listening socket on `port` of `address`.
+    ///
+    /// # Errors
+    /// `bind.port`, `bind.address`.
+    pub fn permits_bind(&self, address: IpAddr, port: u16) -> Result<(), Error> {
+        if active(Rule::BindPort) && !self.bind_ports.contains(&port) {
+            return Err(Error::refused(
+                "bind.port",
+                format!("the policy does not list port {port}"),
+                "ports from 1024 on need no shim; others an administrator adds to `bind-ports` in /etc/locald/policy",
+            ));
+        }
+        if active(Rule::BindAddress) && !self.bind_addresses.contains(&address) {
+            return Err(Error::refused(
+                "bind.address",
+                format!("the policy does not list the address {address}"),
+                "use 127.0.0.1, or ask an administrator to add it to `bind-addresses` in /etc/locald/policy",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What holds for everybody whom the policy names, for `check`.
+    pub fn effective(&self) -> Object {
+        let least = self.min_shim.map(|least| format!("{}.{}.{}", least.0, least.1, least.2));
+        Object::new()
+            .strings("modes", self.modes.iter().map(|mode| mode.name()))
+            .numbers("bind-ports", self.bind_ports.iter().copied())
+            .strings(
+                "bind-addresses",
+                self.bind_addresses.iter().map(|address| format!("{address}")),
+            )
+            .number("max-containers", self.max_containers)
+            .optional("min-shim", least)
     }
 
     fn permits_version(&self, own: Option<Version>) -> Result<(), Error> {
@@ -161,8 +284,43 @@ impl Policy {
     }
 }
 
-fn parse_version_key(value: &[u8]) -> Option<()> {
-    (value == b"1").then_some(())
+/// A list of words with blanks between them, or the one word `none`. No word stands in it twice.
+fn parse_list<T: PartialEq>(value: &[u8], parse: fn(&[u8]) -> Option<T>) -> Option<Vec<T>> {
+    let mut list = Vec::new();
+    if value == b"none" {
+        return Some(list);
+    }
+    for word in value.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
+        let item = parse(word)?;
+        if list.contains(&item) || list.len() == MAX_LIST {
+            return None;
+        }
+        list.push(item);
+    }
+    (!list.is_empty()).then_some(list)
+}
+
+fn parse_mode(word: &[u8]) -> Option<Mode> {
+    [Mode::Mapped, Mode::Direct].into_iter().find(|mode| mode.name().as_bytes() == word)
+}
+
+/// A TCP port, 1 to 65535. Port 0 would be whichever is free.
+pub fn parse_port(word: &[u8]) -> Option<u16> {
+    parse_id(word).and_then(|port| u16::try_from(port).ok()).filter(|&port| port != 0)
+}
+
+/// An address that a socket of its own family can listen on, and that needs no interface's name.
+pub fn parse_address(word: &[u8]) -> Option<IpAddr> {
+    let address: IpAddr = core::str::from_utf8(word).ok()?.parse().ok()?;
+    let fits = match address {
+        IpAddr::V4(address) => !address.is_multicast() && !address.is_broadcast(),
+        IpAddr::V6(address) => {
+            !address.is_multicast()
+                && !address.is_unicast_link_local()
+                && address.to_ipv4_mapped().is_none()
+        }
+    };
+    fits.then_some(address)
 }
 
 fn parse_account(value: &[u8]) -> Option<Account> {
@@ -177,124 +335,4 @@ fn malformed(what: String) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PASSWD: &[u8] = b"root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n";
-    const GROUP: &[u8] = b"root:x:0:\ndevelopers:x:50:eve\n";
-
-    fn caller(uid: u32, gid: u32, groups: &[u32]) -> Caller {
-        Caller { uid, gid, groups: groups.to_vec(), rlimits: [(0, 0); 16], oom_score_adj: 0 }
-    }
-
-    fn permits(text: &str, caller: &Caller) -> Result<(), &'static str> {
-        let policy = Policy::parse(text.as_bytes()).map_err(|error| error.code)?;
-        policy.permits(caller, PASSWD, GROUP).map_err(|error| error.code)
-    }
-
-    #[test]
-    fn a_caller_is_permitted_by_user_or_group_by_name_or_number() {
-        let ann = caller(1000, 1000, &[]);
-        let eve = caller(1001, 1001, &[4, 50]);
-        let bob = caller(1002, 50, &[]);
-        for allow in [
-            "allow-user = 1000",
-            "allow-user=ann",
-            "allow-group = 1000",
-            "allow-user = x\nallow-user = ann # her",
-        ] {
-            assert_eq!(permits(&format!("version = 1\n{allow}\n"), &ann), Ok(()), "{allow}");
-            assert_eq!(
-                permits(&format!("version = 1\n{allow}\n"), &eve),
-                Err("shim.policy"),
-                "{allow}"
-            );
-        }
-        for allow in ["allow-group = developers", "\t allow-group\t=\t50 \r"] {
-            for (who, verdict) in [(&ann, Err("shim.policy")), (&eve, Ok(())), (&bob, Ok(()))] {
-                assert_eq!(permits(&format!("version = 1\n{allow}\n"), who), verdict, "{allow}");
-            }
-        }
-        assert_eq!(permits("version = 1", &ann), Err("shim.policy"));
-    }
-
-    #[test]
-    fn membership_counts_only_in_the_credentials() {
-        assert_eq!(
-            permits("version=1\nallow-group=developers", &caller(1001, 1001, &[])),
-            Err("shim.policy")
-        );
-    }
-
-    #[test]
-    fn what_is_not_understood_permits_nobody() {
-        let faults = [
-            "",
-            "allow-user = 1000",
-            "version = 2",
-            "version = 01",
-            "version = ",
-            "version = 1\nversion = 1",
-            "version 1",
-            "version = 1\nallow-users = 1000",
-            "version = 1\nAllow-User = 1000",
-            "version = 1\nallow-user =",
-            "version = 1\nallow-user = ann bob",
-            "version = 1\nallow-user = 4294967295",
-            "version = 1\nallow-user = -1",
-            "version = 1\nallow-group = +",
-            "version = 1\nmin-shim = 1",
-            "version = 1\nmin-shim = 1.2.3.4",
-            "version = 1\nmin-shim = 1.2.3-rc1",
-            "version = 1\nmin-shim = 0.1.0\nmin-shim = 0.1.0",
-            "version = 1\nmax-containers = many",
-            "version = 1\nmax-containers = 1\nmax-containers = 1",
-            "= 1",
-            "version = 1\n\0",
-        ];
-        for text in faults {
-            assert_eq!(permits(text, &caller(1000, 1000, &[])), Err("shim.policy"), "{text:?}");
-        }
-        let long = format!("version = 1\nallow-user = 1000\n{}", "#".repeat(MAX_BYTES));
-        assert_eq!(permits(&long, &caller(1000, 1000, &[])), Err("shim.policy"));
-        assert_eq!(permits(&long[..MAX_BYTES], &caller(1000, 1000, &[])), Ok(()));
-        let error = Policy::parse(b"version = 1\nport = 80").unwrap_err();
-        assert_eq!(error.why, b"/etc/locald/policy: line 2: the key \"port\" is not known");
-        assert_eq!(error.hint, "run `sudo locald admin setup`");
-    }
-
-    #[test]
-    fn an_old_shim_refuses() {
-        let wants = |least: &str, own: &str| {
-            let policy =
-                Policy::parse(format!("version = 1\nmin-shim = {least}").as_bytes()).unwrap();
-            policy.permits_version(Version::parse(own.as_bytes())).map_err(|error| error.code)
-        };
-        for (least, own) in
-            [("0.1.0", "0.1.0"), ("0.1.0", "0.1.1"), ("0.9.9", "0.10.0"), ("1.2.3", "2.0.0")]
-        {
-            assert_eq!(wants(least, own), Ok(()), "{least} {own}");
-        }
-        for (least, own) in
-            [("0.1.1", "0.1.0"), ("0.10.0", "0.9.9"), ("2.0.0", "1.9.9"), ("0.0.0", "dev")]
-        {
-            assert_eq!(wants(least, own), Err("shim.outdated"), "{least} {own}");
-        }
-        assert!(Version::own().is_some());
-        assert_eq!(
-            permits("version=1\nallow-user=ann\nmin-shim=4000.0.0", &caller(1000, 1, &[])),
-            Err("shim.outdated")
-        );
-        #[cfg(locald_mutants)]
-        {
-            assert!(crate::rules::disable_from(b"8-version"));
-            assert_eq!(wants("2.0.0", "1.9.9"), Ok(()));
-        }
-    }
-
-    #[test]
-    fn containers_are_counted_by_default() {
-        assert_eq!(Policy::parse(b"version = 1").unwrap().max_containers, DEFAULT_MAX_CONTAINERS);
-        assert_eq!(Policy::parse(b"version = 1\nmax-containers = 7").unwrap().max_containers, 7);
-    }
-}
+mod tests;

@@ -58,6 +58,41 @@ impl Object {
         self
     }
 
+    /// Adds an object, or `null` where there is none.
+    #[must_use]
+    pub fn optional_object(self, name: &str, value: Option<&Object>) -> Self {
+        match value {
+            Some(value) => self.object(name, value),
+            None => self.raw(name, b"null"),
+        }
+    }
+
+    /// Adds a list of strings.
+    #[must_use]
+    pub fn strings<T: AsRef<[u8]>>(
+        mut self,
+        name: &str,
+        values: impl IntoIterator<Item = T>,
+    ) -> Self {
+        self.name(name);
+        self.members.push(b'[');
+        for (index, value) in values.into_iter().enumerate() {
+            if index > 0 {
+                self.members.push(b',');
+            }
+            write_string(&mut self.members, value.as_ref());
+        }
+        self.members.push(b']');
+        self
+    }
+
+    /// Adds a list of numbers.
+    #[must_use]
+    pub fn numbers(self, name: &str, values: impl IntoIterator<Item = u16>) -> Self {
+        let digits: Vec<String> = values.into_iter().map(|value| format!("{value}")).collect();
+        self.raw(name, format!("[{}]", digits.join(",")).as_bytes())
+    }
+
     /// The object as one line.
     pub fn line(self) -> Vec<u8> {
         let mut line = Vec::with_capacity(self.members.len() + 3);
@@ -112,10 +147,13 @@ mod tests {
             .object("modes", &Object::new().object("mapped", &mode).object("none", &Object::new()))
             .number("status", -1i64)
             .optional("why", Some(b"x"))
+            .strings("names", ["a", "\""])
+            .numbers("ports", [80, 443])
+            .strings("none", [""; 0])
             .line();
         let expected = concat!(
             r#"{"protocol":1,"kernel":"6.18.0","modes":{"mapped":{"allowed":true,"code":null},"none":{}},"#,
-            r#""status":-1,"why":"x"}"#,
+            r#""status":-1,"why":"x","names":["a","\""],"ports":[80,443],"none":[]}"#,
             "\n",
         );
         assert_eq!(String::from_utf8(line).unwrap(), expected);

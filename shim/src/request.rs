@@ -6,8 +6,10 @@
 use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
+use core::net::{IpAddr, Ipv4Addr};
 
 use crate::error::Error;
+use crate::policy_file::{parse_address, parse_port};
 use crate::rules::{Rule, active};
 
 /// Longest container id, in bytes.
@@ -75,6 +77,13 @@ pub enum Request {
         /// What to look at.
         target: Target,
     },
+    /// `bind --port N [--address A]`
+    Bind {
+        /// 1 to 65535.
+        port: u16,
+        /// 127.0.0.1 unless given.
+        address: IpAddr,
+    },
     /// `check`
     Check,
     /// `version`
@@ -91,6 +100,7 @@ pub fn parse(arguments: &[&[u8]]) -> Result<Request, Error> {
     match arguments {
         [b"bundle", b"run", rest @ ..] => parse_run(rest),
         [b"cleanup", rest @ ..] => parse_cleanup(rest),
+        [b"bind", rest @ ..] => parse_bind(rest),
         [b"check"] => Ok(Request::Check),
         [b"version"] => Ok(Request::Version),
         [b"install"] => Ok(Request::Install),
@@ -120,6 +130,19 @@ fn parse_cleanup(arguments: &[&[u8]]) -> Result<Request, Error> {
         [Some(_), Some(_)] => return Err(Error::usage("--bundle and --id exclude each other")),
     };
     Ok(Request::Cleanup { target })
+}
+
+fn parse_bind(arguments: &[&[u8]]) -> Result<Request, Error> {
+    let [port, address] = parse_options(arguments, ["--port", "--address"])?;
+    let port = port
+        .and_then(parse_port)
+        .ok_or_else(|| Error::usage("--port needs a number from 1 to 65535"))?;
+    let address = match address {
+        Some(text) => parse_address(text)
+            .ok_or_else(|| Error::usage("--address needs an IPv4 or IPv6 address of a host"))?,
+        None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    Ok(Request::Bind { port, address })
 }
 
 /// Returns the value of each option in `names`, in their order.
@@ -174,6 +197,7 @@ fn shown(argument: &[u8]) -> String {
 mod tests {
     use super::*;
     use alloc::vec::Vec;
+    use core::net::Ipv6Addr;
 
     fn request(line: &str) -> Result<Request, Error> {
         let arguments: Vec<&[u8]> =
@@ -200,6 +224,11 @@ mod tests {
             request("cleanup --id x"),
             Ok(Request::Cleanup { target: Target::Id(Id(c"x".into())) })
         );
+        let bound = |address: [u8; 4]| Request::Bind { port: 80, address: address.into() };
+        assert_eq!(request("bind --port 80"), Ok(bound([127, 0, 0, 1])));
+        assert_eq!(request("bind --address=0.0.0.0 --port=80"), Ok(bound([0; 4])));
+        let six = Request::Bind { port: 443, address: IpAddr::V6(Ipv6Addr::LOCALHOST) };
+        assert_eq!(request("bind --port 443 --address ::1"), Ok(six));
         assert_eq!(request("check"), Ok(Request::Check));
         assert_eq!(request("version"), Ok(Request::Version));
         assert_eq!(request("install"), Ok(Request::Install));
@@ -229,7 +258,26 @@ mod tests {
             "--help",
             "exec",
             "delete",
-            "bind --port 80",
+            "bind",
+            "bind --port",
+            "bind --port 0",
+            "bind --port 65536",
+            "bind --port -80",
+            "bind --port http",
+            "bind --port 80 --port 80",
+            "bind --port 80 --address",
+            "bind --port 80 --address localhost",
+            "bind --port 80 --address=127.1",
+            "bind --port 80 --address 0177.0.0.1",
+            "bind --port 80 --address 127.0.0.1:80",
+            "bind --port 80 --address [::1]",
+            "bind --port 80 --address ::1%lo",
+            "bind --port 80 --address ::ffff:127.0.0.1",
+            "bind --port 80 --address fe80::1",
+            "bind --port 80 --address 224.0.0.1",
+            "bind --port 80 --protocol udp",
+            "bind --port 80 --status-fd 3",
+            "bind 80",
             "cleanup --bundle a --id b",
             "cleanup a",
             "cleanup --status-fd 3",

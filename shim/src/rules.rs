@@ -5,7 +5,7 @@
 //! constant `true` and leaves no trace in the binary. A build with `--cfg locald_mutants` may switch
 //! rules off: it exists to prove that the tests notice, and is never installed.
 //!
-//! Numbers 42, 45 and 46 have no name: they are verbs that do not exist.
+//! Numbers 42 and 46 have no name: they are verbs that do not exist.
 
 /// Declares the rules once: the enum, their names, their order.
 macro_rules! rules {
@@ -97,6 +97,14 @@ rules! {
     Pidfds = "41", "Processes are held by pidfd.";
     DieWithSupervisor = "43", "The container ends with its supervisor.";
     CleanupBeneath = "44", "Cleaning up stays below its directory.";
+    BindPort = "45-port", "Only ports that the policy lists are bound.";
+    BindAddress = "45-address", "Only addresses that the policy lists are bound.";
+    BindSocket = "45-stdin", "The socket is sent over a connected local socket, nothing else.";
+    BindPeer = "45-peer", "The socket is sent to the caller alone.";
+    BindNamespace = "45-network", "Only the host's own network is bound in.";
+    BindOwner = "45-owner", "The socket is the caller's, so no port of another user is shared.";
+    BindShare = "45-share", "The socket is not made to share its port.";
+    BindCapability = "45-capability", "CAP_NET_BIND_SERVICE alone is held, and only while binding.";
     OverMounts = "47", "What the host hides below /proc and /sys stays hidden.";
     ForeignFilter = "48-filter", "A seccomp filter in force is refused.";
     Attributes = "48-attributes", "Process attributes that survive exec are reset.";
@@ -109,6 +117,9 @@ rules! {
     Counts = "54-counts", "Mounts, arguments and groups are counted.";
     Extents = "54-extents", "A map has at most 340 extents.";
     Memory = "54-memory", "The shim's own memory is bounded.";
+    PolicyOwner = "55-owner", "A policy file that others can write counts for nothing.";
+    PolicyCaller = "55-caller", "Whom the policy does not name is refused.";
+    PolicyModes = "55-modes", "Only modes that the policy lists are run.";
 }
 
 /// Whether `rule` is in force: always, in a normal build.
@@ -208,10 +219,10 @@ mod tests {
 
     #[test]
     fn every_number_with_a_check_has_a_name() {
-        let missing: Vec<u32> = (1..=54)
+        let missing: Vec<u32> = (1..=55)
             .filter(|n| !ALL.iter().any(|(_, name)| name.split('-').next() == Some(&n.to_string())))
             .collect();
-        assert_eq!(missing, [42, 45, 46]);
+        assert_eq!(missing, [42, 46]);
     }
 
     #[test]

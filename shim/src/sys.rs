@@ -7,11 +7,13 @@
 
 mod files;
 mod mounts;
+mod network;
 mod process;
 mod terminal;
 
 pub use files::*;
 pub use mounts::*;
+pub use network::*;
 pub use process::*;
 pub use terminal::*;
 
@@ -60,6 +62,12 @@ impl Errno {
             libc::EOVERFLOW => "Value too large (EOVERFLOW)",
             libc::ETIMEDOUT => "Timed out (ETIMEDOUT)",
             libc::ESTALE => "Stale file handle (ESTALE)",
+            libc::EADDRINUSE => "Address already in use (EADDRINUSE)",
+            libc::EADDRNOTAVAIL => "Cannot assign requested address (EADDRNOTAVAIL)",
+            libc::EAFNOSUPPORT => "Address family not supported (EAFNOSUPPORT)",
+            libc::EPIPE => "Broken pipe (EPIPE)",
+            libc::ECONNRESET => "Connection reset by peer (ECONNRESET)",
+            libc::ETOOMANYREFS => "Too many references (ETOOMANYREFS)",
             libc::EOPNOTSUPP => "Operation not supported (EOPNOTSUPP)",
             _ => "an error the shim has no words for",
         }

@@ -1,4 +1,4 @@
-//! ioctl(2): terminals, and the loopback interface.
+//! ioctl(2): terminals.
 
 use core::mem;
 
@@ -85,33 +85,4 @@ pub fn terminal_peer(master: &Fd) -> Result<Fd> {
 /// TIOCSCTTY: makes `fd` the controlling terminal of our session, which has none.
 pub fn take_terminal(fd: i32) -> Result<()> {
     scalar(libc::SYS_ioctl, [number(fd), libc::TIOCSCTTY as usize, 0, 0, 0]).map(drop)
-}
-
-/// Brings the interface `lo` of our network namespace up: SIOCSIFFLAGS of netdevice(7).
-pub fn bring_loopback_up() -> Result<()> {
-    let domain = number(libc::AF_INET);
-    let kind = number(libc::SOCK_DGRAM | libc::SOCK_CLOEXEC);
-    let socket = fd_result(scalar(libc::SYS_socket, [domain, kind, 0, 0, 0]))?;
-    // struct ifreq: name (16 bytes), flags (a short), padding to 40 bytes.
-    let mut request = [0_u8; 40];
-    request[..2].copy_from_slice(b"lo");
-    let flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
-    request[16..18].copy_from_slice(&flags.to_ne_bytes());
-    let at = request.as_ptr() as usize;
-    // SAFETY: the kernel reads one struct ifreq, 40 bytes.
-    unsafe {
-        call(libc::SYS_ioctl, [number(socket.number()), libc::SIOCSIFFLAGS as usize, at, 0, 0, 0])
-    }
-    .map(drop)
-}
-
-/// Whether `fd` is an AF_UNIX socket: getsockopt(2) SO_DOMAIN.
-pub fn is_local_socket(fd: i32) -> bool {
-    let (mut domain, mut length) = (0_i32, 4_u32);
-    let (value_at, length_at) = (&raw mut domain as usize, &raw mut length as usize);
-    let (level, option) = (number(libc::SOL_SOCKET), number(libc::SO_DOMAIN));
-    // SAFETY: the kernel writes one int, as `length` says, and the length.
-    let result =
-        unsafe { call(libc::SYS_getsockopt, [number(fd), level, option, value_at, length_at, 0]) };
-    result.is_ok() && domain == libc::AF_UNIX
 }

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from tests.shim.harness import MODES, Bundle, Call, Mode, Run
 
+# The modules that register cases.
+CHAPTERS = ("entry", "bundle", "spec", "life", "bind", "policy")
 Step = Callable[[Run], None]
 Change = Callable[[Run, Bundle], Call | None]
 

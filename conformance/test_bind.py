@@ -1,0 +1,178 @@
+"""BIND: a port below 1024 is given to those whom the policy lets in, and never taken from anybody."""
+
+import json
+from typing import Any, Final
+
+import pytest
+
+from conformance.subject import PYTHON, Job, Result, Subject
+
+# Every test here binds the same two ports: one after the other.
+pytestmark = pytest.mark.alone
+
+LOOPBACK: Final = "127.0.0.1"
+# Calls the shim with one end of a socket pair as stdin, and tells what came out of the other end.
+ASK: Final = """
+import json, os, socket, subprocess, sys
+shim, port, address, stdin = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4]
+become = sys.argv[5:]
+kind = socket.SOCK_DGRAM if stdin == "datagrams" else socket.SOCK_STREAM
+ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+other = {
+    "null": lambda: os.open("/dev/null", os.O_RDWR),
+    "pipe": lambda: os.pipe()[1],
+    "alone": lambda: socket.socket(socket.AF_UNIX).detach(),
+    "udp": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).detach(),
+}
+number = other[stdin]() if stdin in other else theirs.fileno()
+argv = [*become, shim, "bind", "--port", port, "--address", address]
+done = subprocess.run(argv, stdin=number, stderr=subprocess.PIPE, timeout=20)
+theirs.close()
+ours.settimeout(5)
+line, numbers, _, _ = socket.recv_fds(ours, 4096, 8)
+told = {"line": line.decode(), "count": len(numbers)}
+for number in numbers[:1]:
+    server = socket.socket(fileno=number)
+    told["listens"] = server.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    told["kind"] = [server.family, server.type, server.proto]
+    told["name"] = list(server.getsockname()[:2])
+    told["owner"] = os.fstat(number).st_uid
+    told["shared"] = server.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    with socket.create_connection((address, int(port)), 5) as client:
+        client.sendall(b"ping")
+        told["served"] = server.accept()[0].recv(16).decode()
+print(json.dumps(told))
+sys.stderr.write(done.stderr.decode())
+sys.exit(done.returncode)
+"""
+# A server of root's on all addresses, which goes on until it is killed.
+SERVE: Final = (
+    "import os, socket, time; s = socket.create_server(('0.0.0.0', {port})); "
+    "pid = os.fork(); pid and (open('{pid}', 'w').write(str(pid)), os._exit(0)); time.sleep(60)"
+)
+
+
+def ask(subject: Subject, port: int = 80, address: str = LOOPBACK, stdin: str = "pair", **more: Any) -> Job:
+    """Return the job of a user who asks for a port."""
+    words = [PYTHON, "-I", "-c", ASK, subject.runtime.program, str(port), address, stdin]
+    return {"argv": words, "user": "plain", "env": subject.host_env("plain"), **more}
+
+
+def told(result: Result) -> dict[str, Any]:
+    """Return what came over the pair."""
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
+
+
+@pytest.mark.clause("BIND-001")
+def test_a_listed_port_is_given(subject: Subject) -> None:
+    """One socket that listens on loopback, the caller's own, through which a request gets; for both default ports."""
+    caller = subject.caller()
+    for port, result in zip((80, 443), subject.call(ask(subject, 80), ask(subject, 443)), strict=True):
+        assert result.exit_code == 0, result
+        answer = told(result)
+        assert json.loads(answer.pop("line")) == {"event": "bound", "address": LOOPBACK, "port": port}
+        assert answer == {
+            "count": 1,
+            "listens": 1,
+            "kind": [2, 1, 6],  # AF_INET, SOCK_STREAM, IPPROTO_TCP
+            "name": [LOOPBACK, port],
+            "owner": caller.uid,
+            "shared": 0,
+            "served": "ping",
+        }
+
+
+@pytest.mark.clause("BIND-002")
+def test_nothing_else_is_given(subject: Subject) -> None:
+    """Neighbours of a listed port, other services' ports, all addresses and other ones of loopback."""
+    ports = subject.call(*(ask(subject, port) for port in (22, 79, 81, 1023, 8080)))
+    addresses = ("0.0.0.0", "127.0.0.2", "::")  # noqa: S104  # asked for, and refused
+    places = subject.call(*(ask(subject, 80, address) for address in addresses))
+
+    for result in ports:
+        assert (result.outcome, told(result)["count"]) == ((125, "bind.port"), 0), result
+    for result in places:
+        assert (result.outcome, told(result)["count"]) == ((125, "bind.address"), 0), result
+
+
+@pytest.mark.clause("BIND-003")
+def test_only_the_callers_own_local_socket_will_do(subject: Subject) -> None:
+    """No file, pipe, datagrams, network socket, nor one that is not connected, nor a pair that root made."""
+    others = ("datagrams", "null", "pipe", "alone", "udp")
+    results = subject.call(*(ask(subject, stdin=kind) for kind in others), roots_pair(subject))
+
+    for result in results:
+        assert (result.outcome, told(result)["count"]) == ((125, "bind.stdin"), 0), result
+
+
+def roots_pair(subject: Subject) -> Job:
+    """Return a job in which root makes the pair and the caller calls."""
+    job = ask(subject)
+    caller = subject.caller()
+    become = ["setpriv", f"--reuid={caller.uid}", f"--regid={caller.gid}", "--init-groups"]
+    return job | {"argv": [*job["argv"], *become], "user": "root"}
+
+
+@pytest.mark.clause("BIND-004")
+def test_a_port_in_use_is_not_taken(subject: Subject) -> None:
+    """Root's server on all addresses keeps port 80; once it has ended the port can be had."""
+    pid = "/run/locald-kit.pid"
+    serve = SERVE.format(port=80, pid=pid)
+    before = f'{PYTHON} -I -c "{serve}" >/dev/null 2>&1 </dev/null'
+    taken, free = subject.call(
+        ask(subject, before=before, after=f"kill $(cat {pid}); rm {pid}"), ask(subject)
+    )
+
+    assert (taken.outcome, told(taken)["count"]) == ((125, "bind.in-use"), 0), taken
+    assert free.exit_code == 0, free
+
+
+@pytest.mark.clause("BIND-005")
+def test_one_capability_for_one_call(subject: Subject) -> None:
+    """In the trace: the caller's ids for good, the capability, bind, none; only the shim was executed."""
+    result = subject.call(ask(subject, trace=True))[0]
+
+    assert result.exit_code == 0, result
+    programs = [program for _, program in result.executed if program.endswith("locald-shim")]
+    assert programs == [subject.runtime.program], result.executed
+    uid = subject.caller().uid
+    lines = [" ".join(line.split()) for line in result.data["trace"]]
+    (bound,) = [index for index, line in enumerate(lines) if " bind(" in line]
+    before, after = lines[:bound], lines[bound + 1 :]
+    one = "1<<CAP_NET_BIND_SERVICE"
+    assert f"effective={one}, permitted={one}, inheritable=0" in before[-1], before[-1]
+    assert "effective=0, permitted=0, inheritable=0" in after[0], after[0]
+    ids = [line for line in before if " setresuid(" in line]
+    assert f"setresuid({uid}, {uid}, {uid})" in ids[-1], ids
+    # Nothing is raised again.
+    assert not [line for line in after if " capset(" in line and "CAP_" in line], after
+    assert not [line for line in after if " setresuid(" in line and f"({uid}, {uid}, {uid})" not in line], (
+        after
+    )
+
+
+@pytest.mark.clause("BIND-006")
+def test_another_network_is_refused(subject: Subject) -> None:
+    """A caller whom root put into a new network namespace has no ports of the host's there, nor any."""
+    job = ask(subject)
+    caller = subject.caller()
+    become = ["setpriv", f"--reuid={caller.uid}", f"--regid={caller.gid}", "--init-groups"]
+    inside = job | {"argv": ["unshare", "--net", *become, *job["argv"]], "user": "root"}
+    (result,) = subject.call(inside)
+
+    assert (result.outcome, told(result)["count"]) == ((125, "bind.network"), 0), result
+
+
+@pytest.mark.clause("BIND-007")
+def test_bind_test_shows_it(subject: Subject) -> None:
+    """It works for a listed port; for another, one line with the code and the mend."""
+    works, refused = subject.call(
+        subject.locald("admin", "bind-test"), subject.locald("admin", "bind-test", "--port", "22")
+    )
+
+    assert (works.exit_code, works.stderr) == (0, ""), works
+    assert "127.0.0.1 port 80 works" in works.stdout
+    assert refused.outcome == (125, "bind.port"), refused
+    assert refused.stderr.count("\n") == 1
+    assert "hint: " in refused.stderr

@@ -1,38 +1,48 @@
 """What only an administrator may do: make the shim setuid, and let users in.
 
-Imports shim, host and below. The shim makes itself root's (its `install`: a new inode, renamed into place);
+Imports shim, host, policy and below. The shim makes itself root's (its `install`: a new inode, renamed into place);
 this module chooses which shim, refuses places where that cannot work, and writes /etc/locald/policy.
 """
 
+import fcntl
+import grp
 import os
 import pwd
+import re
 import stat
-from contextlib import suppress
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
 
+from locald import policy as rules
 from locald import shim
-from locald.errors.admin import PolicyForeign, SetupPlaceRefused, SetupUserMissing, SetupUserUnknown
+from locald.errors.admin import (
+    PolicyForeign,
+    SetupGroupUnknown,
+    SetupPlaceRefused,
+    SetupShimOlder,
+    SetupUserMissing,
+    SetupUserUnknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 POLICY = "/etc/locald/policy"
-MAX_POLICY_BYTES = 64 * 1024
-KEYS = frozenset({"version", "allow-user", "allow-group", "min-shim", "max-containers"})
-HEADER = (
-    "# Who may run containers through locald-shim. `locald admin setup` adds to this file and changes nothing\n"
-    "# else in it. Keys: version, allow-user, allow-group, min-shim, max-containers (docs/manual).\n"
-    "version = 1\n"
-)
+# What stands behind the policy's name in that of a draft.
+DRAFT = re.compile(r"\.[0-9a-f]{16}")
 # A setuid file that another machine can write is no barrier.
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "fuse", "fuseblk"})
 
 
-class Account(NamedTuple):
-    """A user of this host."""
+class Wishes(NamedTuple):
+    """What the policy is to hold after the set-up."""
 
-    uid: int
-    name: str
+    users: list[rules.Account]
+    groups: list[rules.Account]
+    min_shim: rules.MinShim = "raise"
 
 
-def find_users(named: "tuple[str, ...]", sudo_uid: str | None) -> list[Account]:
+def find_users(named: "tuple[str, ...]", sudo_uid: str | None) -> list[rules.Account]:
     """Return whom to allow: those that were named, else whoever called sudo.
 
     Raises:
@@ -46,31 +56,53 @@ def find_users(named: "tuple[str, ...]", sudo_uid: str | None) -> list[Account]:
     return [_find_user(sudo_uid)]
 
 
-def set_up(installation: shim.Installation, users: list[Account], *, policy: str = POLICY) -> list[str]:
-    """Set up the shim of this installation for `users`; return what was done, a sentence each.
+def find_groups(named: "tuple[str, ...]") -> list[rules.Account]:
+    """Return the groups to allow.
+
+    Raises:
+        SetupGroupUnknown: A name without a group, or root's (`admin.group-unknown`).
+    """
+    return [_find_group(name) for name in named]
+
+
+def set_up(installation: shim.Installation, wishes: Wishes, *, policy: str = POLICY) -> list[str]:
+    """Set up the shim of this installation; return what was done, a sentence each.
 
     Running it again changes nothing but what has to be: an upgrade brings a new shim.
 
     Raises:
         SetupPlaceRefused: It lies where setuid has no effect or another machine writes; nothing was touched.
         PolicyForeign: The policy is not one that locald may add to; nothing was touched.
+        SetupShimOlder: The policy asks for a newer shim than this one; nothing was touched.
         ShimMissing, ProgramFailed: The shim is not there, or refused to install itself.
     """
     check_place(installation.shim)
-    # Read before anything is changed: a policy that nobody understands stops the whole set-up.
-    before = read_policy(policy)
-    after = add_users(before, users)
-    done = shim.run_install(installation.shim)
+    with _locked(policy):
+        # Read before anything is changed: a policy that nobody understands stops the whole set-up.
+        before = read_policy(policy)
+        version = str((shim.read_version(installation.shim) or {}).get("version"))
+        after = _edit(policy, before, wishes, version, installation.setup_command())
+        # First the shim: with the policy first, a crash in between would leave none that the policy takes.
+        done = shim.run_install(installation.shim)
+        if after != before:
+            write_policy(policy, after)
     said = [
         f"{done.get('installed', installation.shim)} is root's and setuid now (build {done.get('build')})."
     ]
-    if after == before:
-        said.append(f"{policy} already lets in {_names(users)}.")
-    else:
-        write_policy(policy, after)
-        said.append(f"{policy} lets in {_names(users)}.")
+    names = ", ".join(_say(wishes))
+    said.append(f"{policy} {'already lets' if after == before else 'lets'} in {names}.")
     said += _explain_prefix(installation.shim)
     return said
+
+
+def _edit(path: str, text: str, wishes: Wishes, version: str, setup: list[str]) -> str:
+    try:
+        text = rules.add_accounts(text, wishes.users, wishes.groups)
+        return rules.demand_shim(text, version, wishes.min_shim)
+    except rules.TooNew as error:
+        raise SetupShimOlder(path, version, error.wanted, setup) from error
+    except rules.PolicyFault as error:
+        raise PolicyForeign(path, str(error)) from error
 
 
 def check_place(path: str) -> None:
@@ -104,7 +136,7 @@ def read_policy(path: str) -> str:
     """Return the policy as it is, empty where there is none.
 
     Raises:
-        PolicyForeign: It is no regular file, too long, writable by others, or holds what locald does not know.
+        PolicyForeign: It is no regular file, writable by others, or not understood whole.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -118,37 +150,20 @@ def read_policy(path: str) -> str:
             raise PolicyForeign(path, "it is no regular file")
         if status.st_uid != 0 or status.st_mode & 0o022:
             raise PolicyForeign(path, "somebody other than root can write to it")
-        content = os.read(descriptor, MAX_POLICY_BYTES + 1)
+        content = os.read(descriptor, rules.MAX_BYTES + 1)
     finally:
         os.close(descriptor)
+    text = rules.decode(content)
     try:
-        text = content.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise PolicyForeign(path, "it holds other than ASCII") from error
-    if len(content) > MAX_POLICY_BYTES:
-        raise PolicyForeign(path, f"it is longer than {MAX_POLICY_BYTES} bytes")
-    versions = [value for key, value in _entries(path, text) if key == "version"]
-    if versions not in (["1"], []) or (text and not versions):
-        raise PolicyForeign(path, "it does not say `version = 1`, once")
+        rules.parse(text)
+    except rules.PolicyFault as error:
+        raise PolicyForeign(path, str(error)) from error
     return text
 
 
-def add_users(text: str, users: list[Account]) -> str:
-    """Return the policy with a line for each user that it does not name yet, by number or by name."""
-    known = {value for key, value in _entries(POLICY, text) if key == "allow-user"}
-    lines = [
-        f"allow-user = {user.uid}  # {user.name}\n"
-        for user in users
-        if not known & {str(user.uid), user.name}
-    ]
-    if not lines and text:
-        return text
-    text = text or HEADER
-    return text + ("" if text.endswith("\n") else "\n") + "".join(lines)
-
-
-def write_policy(path: str, text: str) -> None:
-    """Replace the policy in one step; a reader sees the old one or the new one, also after a power cut."""
+@contextmanager
+def _locked(path: str) -> "Iterator[None]":
+    """Make the policy's directory and keep other set-ups out of it: what two of them add, both of it stays."""
     directory = os.path.dirname(path)
     with suppress(FileExistsError):
         os.mkdir(directory, 0o755)
@@ -156,19 +171,38 @@ def write_policy(path: str, text: str) -> None:
     status = os.lstat(directory)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
         raise PolicyForeign(path, f"{directory} is not a directory that only root can write to")
-    temporary = f"{path}.{os.urandom(8).hex()}"
+    # A file of its own that root alone can open: a lock on the directory, or on the policy, anybody could hold.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    lock = os.open(f"{path}.lock", flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def write_policy(path: str, text: str) -> None:
+    """Replace the policy in one step; a reader sees the old one or the new one, also after a power cut.
+
+    The caller holds the lock: whatever drafts there are, nobody works on them any more.
+    """
+    directory = os.path.dirname(path)
+    for name in os.listdir(directory):
+        if DRAFT.fullmatch(name.removeprefix(os.path.basename(path))):
+            os.unlink(os.path.join(directory, name))
+    draft = f"{path}.{os.urandom(8).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600)
+    descriptor = os.open(draft, flags, 0o600)
     try:
         with open(descriptor, "wb") as file:
-            file.write(text.encode("ascii"))
+            file.write(rules.encode(text))
             os.fchmod(descriptor, 0o644)
             file.flush()
             os.fsync(descriptor)
-        os.rename(temporary, path)
+        os.rename(draft, path)
     except BaseException:
         with suppress(FileNotFoundError):
-            os.unlink(temporary)
+            os.unlink(draft)
         raise
     parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -199,39 +233,42 @@ def _explain_prefix(path: str) -> list[str]:
     whose = ", ".join("several users" if uid == -1 else _find_user(str(uid)).name for uid in writers)
     said = (
         f"{os.path.dirname(path)} can be changed by {whose}: who owns it can remove the shim, or keep this version "
-        "of it after an upgrade, but can neither change it nor make another one setuid. `min-shim = VERSION` in "
-        "the policy turns old ones off. On a shared host install into a prefix of root's, such as /opt/locald."
+        "of it after an upgrade, but can neither change it nor make another one setuid. `min-shim` in the policy "
+        "turns kept ones off. On a shared host install into a prefix of root's, such as /opt/locald."
     )
     return [said]
 
 
-def _entries(path: str, text: str) -> "list[tuple[str, str]]":
-    found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        content = line.partition("#")[0].strip()
-        if not content:
-            continue
-        key, equals, value = (part.strip() for part in content.partition("="))
-        if not equals or key not in KEYS:
-            raise PolicyForeign(path, f"line {number} is nothing that locald knows")
-        found.append((key, value))
-    return found
-
-
-def _find_user(text: str) -> Account:
+def _find_user(text: str) -> rules.Account:
     try:
         by_number = text.isascii() and text.isdecimal()
         entry = pwd.getpwuid(int(text)) if by_number else pwd.getpwnam(text)
     except (KeyError, OverflowError) as error:
         if text.isascii() and text.isdecimal() and 0 < int(text) < 2**32 - 1:
             # A uid without a name, as in many containers and directory services.
-            return Account(int(text), text)
+            return rules.Account(int(text), text)
         raise SetupUserUnknown(text, "there is no such user") from error
     if entry.pw_uid == 0:
         raise SetupUserUnknown(text, "root needs no shim")
     name = entry.pw_name
-    return Account(entry.pw_uid, name if name.isascii() and name.isprintable() else str(entry.pw_uid))
+    return rules.Account(entry.pw_uid, name if name.isascii() and name.isprintable() else str(entry.pw_uid))
 
 
-def _names(users: list[Account]) -> str:
-    return ", ".join(f"{user.name} (uid {user.uid})" for user in users)
+def _find_group(text: str) -> rules.Account:
+    try:
+        by_number = text.isascii() and text.isdecimal()
+        entry = grp.getgrgid(int(text)) if by_number else grp.getgrnam(text)
+    except (KeyError, OverflowError) as error:
+        number = rules.parse_id(text)
+        if number:
+            return rules.Account(number, text)
+        raise SetupGroupUnknown(text, "there is no such group") from error
+    if entry.gr_gid == 0:
+        raise SetupGroupUnknown(text, "it is root's")
+    name = entry.gr_name
+    return rules.Account(entry.gr_gid, name if name.isascii() and name.isprintable() else str(entry.gr_gid))
+
+
+def _say(wishes: Wishes) -> list[str]:
+    users = [f"{user.name} (uid {user.id})" for user in wishes.users]
+    return users + [f"group {group.name} (gid {group.id})" for group in wishes.groups]

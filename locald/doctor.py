@@ -52,6 +52,8 @@ def run_checks(host: "Host") -> "Iterator[Check]":
             yield Check("shim.policy", "fail", str(error), error.hint)
         except LocaldError as error:
             yield Check("shim.protocol", "fail", f"[{error.code}] {error}", error.hint)
+    if abilities is not None and abilities.policy is not None:
+        yield from check_policy(abilities.policy)
     yield check_kernel(os.uname().release)
     if abilities is not None:
         yield from check_modes(abilities)
@@ -59,6 +61,22 @@ def run_checks(host: "Host") -> "Iterator[Check]":
         yield check_cgroup(abilities.cgroup)
     yield check_lsm()
     yield from check_places(host)
+
+
+def check_policy(policy: shim.Policy) -> "Iterator[Check]":
+    """Say what the policy allows whom it lets in; a mode that it does not list is missing."""
+    modes = " and ".join(policy.modes) or "none"
+    if policy.modes:
+        yield Check("policy.modes", "ok", f"the policy allows {modes} mode")
+    else:
+        mend = "An administrator can list some: `modes` in /etc/locald/policy."
+        yield Check("policy.modes", "warn", "the policy allows no containers, in neither mode", mend)
+    ports = ", ".join(map(str, policy.bind_ports)) or "none"
+    addresses = ", ".join(policy.bind_addresses) or "none"
+    yield Check("policy.bind", "ok", f"ports that can be bound: {ports}; addresses: {addresses}")
+    yield Check("policy.containers", "ok", f"{policy.max_containers} containers at a time")
+    found = f"shims from version {policy.min_shim} on" if policy.min_shim else "a shim of any version"
+    yield Check("policy.version", "ok", f"the policy takes {found}")
 
 
 def check_kernel(release: str) -> Check:

@@ -63,13 +63,20 @@ class Output:
         return self.stdout
 
 
-def capture(argv: "Sequence[str]", *, deadline: Deadline, env: "Mapping[str, str] | None" = None) -> Output:
+def capture(
+    argv: "Sequence[str]",
+    *,
+    deadline: Deadline,
+    env: "Mapping[str, str] | None" = None,
+    stdin: int | None = None,
+) -> Output:
     """Run `argv` with an empty stdin and return what it wrote.
 
     Args:
         argv: The program by its absolute path, then its arguments.
         deadline: When it is over the child gets TERM, and KILL 2 s later.
         env: The child's whole environment; empty unless given.
+        stdin: A descriptor that it gets as its stdin instead.
 
     Raises:
         ProgramFailed: It could not be started, took too long or wrote more than 16 MiB (`program.failed`).
@@ -81,7 +88,9 @@ def capture(argv: "Sequence[str]", *, deadline: Deadline, env: "Mapping[str, str
             argv,
             env=env or {},
             actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+                if stdin is None
+                else (os.POSIX_SPAWN_DUP2, stdin, 0),
                 (os.POSIX_SPAWN_DUP2, out_write, 1),
                 (os.POSIX_SPAWN_DUP2, err_write, 2),
             ],

@@ -14,6 +14,7 @@ from locald.deadline import Deadline
 from locald.errors.run import BundleUnwritable, VolumeUnusable, WorkingDirectoryUnusable
 from locald.errors.shim import (
     KernelTooOld,
+    ModeForbidden,
     ModeNotAllowed,
     SubordinateIdsMissing,
     UserNamespacesDenied,
@@ -37,7 +38,7 @@ FIXED_DIRECTORIES = ("/proc", "/sys", "/dev")
 MAX_HOSTNAME_BYTES = 64
 # By the code that the shim's `check` gives for a mode that does not work.
 MODE_ERRORS: dict[str | None, type[ModeNotAllowed]] = {
-    kind.code: kind for kind in (UserNamespacesExhausted, UserNamespacesDenied, KernelTooOld)
+    kind.code: kind for kind in (UserNamespacesExhausted, UserNamespacesDenied, ModeForbidden, KernelTooOld)
 }
 
 

@@ -55,6 +55,16 @@ class Mode(NamedTuple):
     why: str | None
 
 
+class Policy(NamedTuple):
+    """What the host's policy allows those whom it lets in."""
+
+    modes: list[str]
+    bind_ports: list[int]
+    bind_addresses: list[str]
+    max_containers: int
+    min_shim: str | None
+
+
 class Abilities(NamedTuple):
     """What `locald-shim check` said."""
 
@@ -64,6 +74,7 @@ class Abilities(NamedTuple):
     subordinate_uids: int
     subordinate_gids: int
     cgroup: str
+    policy: Policy | None = None
 
     def mode(self, name: str) -> Mode:
         """Return what is known of "mapped" or "direct"."""
@@ -172,6 +183,7 @@ def ask_abilities(installation: Installation) -> Abilities:
             subordinate_uids=answer["subids"]["uids"],
             subordinate_gids=answer["subids"]["gids"],
             cgroup=answer["cgroup"],
+            policy=_policy(answer["effective"]),
         )
     except (KeyError, TypeError) as error:
         raise _outdated(path, setup) from error
@@ -219,6 +231,11 @@ def cleanup_argv(path: str, bundle: str) -> list[str]:
     return [path, "cleanup", "--bundle", bundle]
 
 
+def bind_argv(path: str, port: int, address: str) -> list[str]:
+    """Return the command that sends a listening socket over its stdin."""
+    return [path, "bind", "--port", str(port), "--address", address]
+
+
 def _places(package: str) -> list[str]:
     """Return where the package's dist-info can be: beside it, or, for an editable install, in this Python."""
     beside = os.path.dirname(package)
@@ -252,6 +269,16 @@ def _read_record(place: str, text: str) -> Installation | None:
 
 def _mode(answer: dict[str, Any]) -> Mode:
     return Mode(allowed=bool(answer["allowed"]), code=answer["code"], why=answer["why"])
+
+
+def _policy(answer: dict[str, Any]) -> Policy:
+    return Policy(
+        modes=answer["modes"],
+        bind_ports=answer["bind-ports"],
+        bind_addresses=answer["bind-addresses"],
+        max_containers=answer["max-containers"],
+        min_shim=answer["min-shim"],
+    )
 
 
 def _outdated(path: str, setup: list[str]) -> ShimError:

@@ -18,6 +18,7 @@ a family, since `locald run` pays for every class that it loads and meets neithe
     ├── ModeNotAllowed
     │   ├── UserNamespacesExhausted  host.userns-limit
     │   ├── UserNamespacesDenied     host.userns-denied
+    │   ├── ModeForbidden            policy.mode
     │   └── KernelTooOld             host.kernel-old
     ├── SubordinateIdsMissing        subids.missing
     ├── UserUnknown                  user.unknown
@@ -31,7 +32,10 @@ a family, since `locald run` pays for every class that it loads and meets neithe
     ├── SetupNeedsRoot               admin.not-root
     ├── SetupUserMissing             admin.no-user
     ├── SetupUserUnknown             admin.user-unknown
+    ├── SetupGroupUnknown            admin.group-unknown
+    ├── SetupShimOlder               admin.min-shim
     ├── PolicyForeign                admin.policy
+    ├── BindUnserved                 bind.unserved
     ├── SetupPlaceRefused            admin.place
     └── ImageError
         ├── ReferenceInvalid         image.reference-invalid

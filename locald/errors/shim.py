@@ -97,6 +97,12 @@ class UserNamespacesDenied(ModeNotAllowed):
     code = "host.userns-denied"
 
 
+class ModeForbidden(ModeNotAllowed):
+    """The policy of this host does not list the mode."""
+
+    code = "policy.mode"
+
+
 class KernelTooOld(ModeNotAllowed):
     """The kernel lacks what the shim needs."""
 

@@ -62,10 +62,10 @@ class Installed:
             raise
         return Result(done.returncode, out.decode(errors="surrogateescape"), err.decode(errors="replace"))
 
-    def set_up(self) -> Result:
+    def set_up(self, *options: str) -> Result:
         """Run `admin setup` as sudo would for this user."""
         env = {"PATH": PATH, "SUDO_UID": str(self.user.uid), "HOME": "/root"}
-        return _finish([str(self.bin / "locald"), "admin", "setup"], env=env)
+        return _finish([str(self.bin / "locald"), "admin", "setup", *options], env=env)
 
     @property
     def bundles(self) -> Path:

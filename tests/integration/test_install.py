@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import stat
 from pathlib import Path
 
@@ -83,6 +84,50 @@ def test_set_up_keeps_what_an_administrator_wrote(installed: Installed, policy: 
         policy.write_text(kept)
 
 
+def test_bind_works_for_an_ordinary_user(installed: Installed, policy: Path) -> None:
+    """`admin bind-test` says so; it passes on the shim's line for a port that the policy does not list."""
+    port = next(number for number in range(601, 1024) if not is_used(number))
+    kept = policy.read_text()
+    try:
+        policy.write_text(f"{kept}bind-ports = {port}\n")
+        works = installed.locald("admin", "bind-test", "--port", str(port))
+        assert (works.status, works.err) == (0, ""), works
+        assert "works" in works.out
+        refused = installed.locald("admin", "bind-test", "--port", "22")
+        assert (refused.status, refused.out, refused.err.count("\n")) == (125, "", 1), refused
+        assert "[bind.port]" in refused.err
+        with socket.create_server(("127.0.0.1", port)):
+            assert "[bind.in-use]" in installed.locald("admin", "bind-test", "--port", str(port)).err
+        shown = installed.locald("doctor").out
+        assert f"ports that can be bound: {port};" in shown, shown
+    finally:
+        policy.write_text(kept)
+
+
+def is_used(port: int) -> bool:
+    """Say whether something listens on a port of loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_an_older_shim_is_not_set_up(installed: Installed, policy: Path) -> None:
+    """`admin.min-shim`, before anything is touched; users and groups are added by name."""
+    kept, inode = policy.read_text(), installed.shim.stat().st_ino
+    try:
+        policy.write_text("# ours\nversion = 1\nmin-shim = 9.0.0 # future\n")
+        result = installed.set_up()
+        assert (result.status, "[admin.min-shim]" in result.err) == (125, True), result
+        assert installed.shim.stat().st_ino == inode
+        lowered = installed.set_up("--lower-min-shim", "--allow-group", installed.user.name)
+        assert lowered.status == 0, lowered
+        text = policy.read_text()
+        assert text.startswith("# ours\nversion = 1\nmin-shim = 0.1.0 # future\n"), text
+        assert "allow-group = " in text
+        assert "allow-user" not in text
+    finally:
+        policy.write_text(kept)
+
+
 @pytest.mark.parametrize(
     "content", ["version = 2\n", "nonsense\n", "allow-user = 1\n", "version = 1\nother = 1\n"]
 )
@@ -118,6 +163,8 @@ def test_an_ordinary_user_is_told_the_command(installed: Installed) -> None:
         ("linked", "shim.linked"),
         ("absent", "shim.missing"),
         ("symlink", "shim.missing"),
+        ("fifo", "shim.missing"),
+        ("directory", "shim.missing"),
     ],
 )
 def test_a_sibling_that_is_not_in_order_is_refused(
@@ -140,12 +187,18 @@ def test_a_sibling_that_is_not_in_order_is_refused(
             shim.unlink()
             if fault == "symlink":
                 shim.symlink_to(aside)
+            elif fault == "fifo":
+                os.mkfifo(shim)
+            elif fault == "directory":
+                shim.mkdir()
         env = {"PATH": f"{installed.bin}:/usr/bin:/bin"}
         result = installed.locald("run", f"oci:{layouts}/busybox", "--", "true", env=env)
         assert result.status == 125
         assert f"[{code}]" in result.err
     finally:
         installed.shim.with_name("second").unlink(missing_ok=True)
+        if fault == "directory":
+            shim.rmdir()
         shim.unlink(missing_ok=True)
         os.rename(aside, shim)
         assert installed.set_up().status == 0

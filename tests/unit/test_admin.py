@@ -1,6 +1,7 @@
 """The set-up: whom it lets in, what it keeps, and where it refuses before it touches anything."""
 
 import os
+import re
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,10 +9,19 @@ from types import SimpleNamespace
 import pytest
 
 from locald import admin, shim
-from locald.errors.admin import PolicyForeign, SetupPlaceRefused, SetupUserMissing, SetupUserUnknown
+from locald.errors.admin import (
+    PolicyForeign,
+    SetupGroupUnknown,
+    SetupPlaceRefused,
+    SetupShimOlder,
+    SetupUserMissing,
+    SetupUserUnknown,
+)
+from locald.policy import Account, MinShim
 
-ANN = admin.Account(1000, "ann")
-BOB = admin.Account(1001, "bob")
+ANN = Account(1000, "ann")
+DEV = Account(50, "dev")
+WISHES = admin.Wishes([ANN], [])
 
 
 class Entry:
@@ -42,7 +52,7 @@ def test_whoever_called_sudo_is_let_in() -> None:
     """Unless others are named."""
     assert admin.find_users((), "1000") == [ANN]
     assert admin.find_users(("ann", "1000"), "5") == [ANN, ANN]
-    assert admin.find_users(("1234",), None) == [admin.Account(1234, "1234")]
+    assert admin.find_users(("1234",), None) == [Account(1234, "1234")]
 
 
 @pytest.mark.parametrize("sudo_uid", [None, "0"])
@@ -59,14 +69,19 @@ def test_strangers_and_root_are_not_let_in(name: str) -> None:
         admin.find_users((name,), None)
 
 
-def test_a_policy_is_made_and_only_added_to() -> None:
-    """Once for each user, by number or by name; what is there stays, byte for byte."""
-    made = admin.add_users("", [ANN])
-    assert made.endswith("version = 1\nallow-user = 1000  # ann\n")
-    assert admin.add_users(made, [ANN]) == made
-    own = "# mine\nversion=1\nallow-user = ann # she\nmax-containers = 3"
-    assert admin.add_users(own, [ANN]) == own
-    assert admin.add_users(own, [ANN, BOB]) == own + "\nallow-user = 1001  # bob\n"
+def test_groups_are_those_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name or number, a number without a name too; root's is not let in (`admin.group-unknown`)."""
+    table = {
+        "dev": SimpleNamespace(gr_name="dev", gr_gid=50),
+        "root": SimpleNamespace(gr_name="root", gr_gid=0),
+    }
+    by_number = {50: table["dev"], 0: table["root"]}
+    fake = SimpleNamespace(getgrnam=table.__getitem__, getgrgid=by_number.__getitem__)
+    monkeypatch.setattr(admin, "grp", fake)
+    assert admin.find_groups(("dev", "50", "77")) == [DEV, DEV, Account(77, "77")]
+    for name in ("root", "0", "nobody-here", "4294967295", "-1", ""):
+        with pytest.raises(SetupGroupUnknown):
+            admin.find_groups((name,))
 
 
 @pytest.mark.parametrize(
@@ -136,13 +151,13 @@ def test_places_without_setuid_are_refused_before_anything_is_touched(
     policy = str(tmp_path / "policy")
     monkeypatch.setattr(admin, "file_system_of", lambda _device: "nfs4")
     with pytest.raises(SetupPlaceRefused, match="nfs4"):
-        admin.set_up(installation, [ANN], policy=policy)
+        admin.set_up(installation, WISHES, policy=policy)
     monkeypatch.setattr(admin, "file_system_of", lambda _device: "fuse.sshfs")
     with pytest.raises(SetupPlaceRefused, match="sshfs"):
-        admin.set_up(installation, [ANN], policy=policy)
+        admin.set_up(installation, WISHES, policy=policy)
     monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result((0,) * 8 + (os.ST_NOSUID, 255)))
     with pytest.raises(SetupPlaceRefused, match="nosuid"):
-        admin.set_up(installation, [ANN], policy=policy)
+        admin.set_up(installation, WISHES, policy=policy)
     assert os.listdir(tmp_path) == ["locald-shim"]
 
 
@@ -162,3 +177,98 @@ def test_a_prefix_that_a_user_can_change_is_named(tmp_path: Path) -> None:
     found = admin.writers_of(str(tmp_path / "bin/locald-shim"))
     assert found
     assert stat.S_ISDIR((tmp_path / "bin").stat().st_mode)
+
+
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str = "0.2.0") -> shim.Installation:
+    """Return an installation whose shim says that it is of `version`, and installs itself without a word."""
+    as_roots(monkeypatch)
+    program = tmp_path / "locald-shim"
+    program.write_text("")
+    monkeypatch.setattr(admin, "file_system_of", lambda _device: "ext4")
+    monkeypatch.setattr(shim, "read_version", lambda _path: {"version": version})
+    monkeypatch.setattr(shim, "run_install", lambda _path: {"installed": "there", "build": "b"})
+    real = os.lstat
+
+    def lstat(path: str) -> os.stat_result:
+        # The directory of the policy seems to be root's.
+        fields = list(real(path))
+        fields[4] = 0
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    return shim.Installation(str(tmp_path / "locald"), str(program))
+
+
+def test_the_set_up_raises_the_minimum_and_says_the_same_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users, groups and the version of the shim that is there; a second run changes no byte."""
+    installation = prepared(tmp_path, monkeypatch)
+    policy = tmp_path / "etc" / "policy"
+    wishes = admin.Wishes([ANN], [DEV])
+    said = admin.set_up(installation, wishes, policy=str(policy))
+    assert "ann (uid 1000), group dev (gid 50)" in said[1]
+    text = policy.read_text()
+    assert text.endswith("allow-user = 1000  # ann\nallow-group = 50  # dev\nmin-shim = 0.2.0\n")
+    again = admin.set_up(installation, wishes, policy=str(policy))
+    assert "already lets in" in again[1]
+    assert policy.read_text() == text
+
+
+def test_an_older_shim_is_not_set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`admin.min-shim`, before anything is touched; the flag that lowers it is named, and works."""
+    installation = prepared(tmp_path, monkeypatch)
+    policy = tmp_path / "policy"
+    policy.write_text("version = 1\nallow-user = 1000\nmin-shim = 0.3.0\n")
+    policy.chmod(0o644)
+
+    def installed(_path: str) -> dict[str, object]:
+        raise AssertionError("the shim was installed")
+
+    monkeypatch.setattr(shim, "run_install", installed)
+    hows: list[MinShim] = ["raise", "keep"]
+    for how in hows:
+        with pytest.raises(SetupShimOlder) as refusal:
+            admin.set_up(installation, admin.Wishes([ANN], [], how), policy=str(policy))
+        assert refusal.value.hint.endswith("admin setup --lower-min-shim")
+    assert "0.3.0" in policy.read_text()
+    monkeypatch.setattr(shim, "run_install", lambda _path: {})
+    admin.set_up(installation, admin.Wishes([ANN], [], "lower"), policy=str(policy))
+    assert policy.read_text() == "version = 1\nallow-user = 1000\nmin-shim = 0.2.0\n"
+
+
+class Crash(BaseException):
+    """The power goes."""
+
+
+STEPS = ("open", "fchmod", "fsync", "rename")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_at_any_step_leaves_the_old_policy_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """And the next set-up makes the new one, whatever lies beside it."""
+    installation = prepared(tmp_path, monkeypatch)
+    policy = tmp_path / "policy"
+    old = "version = 1\nallow-user = 5\n"
+    policy.write_text(old)
+    policy.chmod(0o644)
+    real = getattr(os, step)
+
+    def crash(*arguments: object, **options: object) -> object:
+        if step == "open" and not re.search(r"policy\.[0-9a-f]{16}$", str(arguments[0])):
+            return real(*arguments, **options)
+        raise Crash
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, step, crash)
+        # Nobody cleans up after a power cut.
+        broken.setattr(os, "unlink", lambda _path: None)
+        with pytest.raises(Crash):
+            admin.set_up(installation, WISHES, policy=str(policy))
+    assert policy.read_text() == old
+    admin.set_up(installation, WISHES, policy=str(policy))
+    assert policy.read_text() == old + "allow-user = 1000  # ann\nmin-shim = 0.2.0\n"
+    assert stat.S_IMODE(policy.stat().st_mode) == 0o644
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["locald-shim", "policy", "policy.lock"]

@@ -11,13 +11,14 @@ from locald.host import Host
 
 FINE = shim.Mode(allowed=True, code=None, why=None)
 DENIED = shim.Mode(allowed=False, code="host.userns-limit", why="none are left")
+POLICY = shim.Policy(["mapped", "direct"], [80, 443], ["127.0.0.1", "::1"], 256, None)
 HOST = Host(1000, 1000, "ann", "/nowhere", "machine", b"", b"")
 
 
 def abilities(**changed: object) -> shim.Abilities:
     """Return what a host in good order allows, changed where a test says so."""
     known = {"kernel": "6.1", "mapped": FINE, "direct": FINE, "subordinate_uids": 65536}
-    known |= {"subordinate_gids": 65536, "cgroup": "unified", **changed}
+    known |= {"subordinate_gids": 65536, "cgroup": "unified", "policy": POLICY, **changed}
     return shim.Abilities(**known)  # type: ignore[arg-type]
 
 
@@ -39,6 +40,10 @@ def test_the_ids_are_stable_and_every_fault_has_a_mend() -> None:
         "shim.file",
         "shim.protocol",
         "shim.policy",
+        "policy.modes",
+        "policy.bind",
+        "policy.containers",
+        "policy.version",
         "host.kernel",
         "host.userns",
         "host.direct",
@@ -116,3 +121,17 @@ def test_places_must_have_room_and_allow_execution(
     facts = os.statvfs_result((1, 1, free, free, free, 0, 0, 0, flags, 255))
     monkeypatch.setattr(os, "statvfs", lambda _path: facts)
     assert {check.status for check in doctor.check_places(HOST)} == {status}
+
+
+def test_the_policy_is_told_in_words() -> None:
+    """Every key of it that a user can meet; no mode at all is worth a warning."""
+    told = {check.id: check.found for check in doctor.check_policy(POLICY)}
+    assert told == {
+        "policy.modes": "the policy allows mapped and direct mode",
+        "policy.bind": "ports that can be bound: 80, 443; addresses: 127.0.0.1, ::1",
+        "policy.containers": "256 containers at a time",
+        "policy.version": "the policy takes a shim of any version",
+    }
+    tight = list(doctor.check_policy(shim.Policy([], [], [], 1, "0.2.0")))
+    assert [check.status for check in tight] == ["warn", "ok", "ok", "ok"]
+    assert "from version 0.2.0 on" in tight[3].found

@@ -66,8 +66,7 @@ def parse_catalogue(text: str, *, family: str) -> dict[str, Clause]:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        message = f"{family}: {error}"
-        raise CatalogueError(message) from error
+        raise CatalogueError(f"{family}: {error}") from error
     return {name: _parse_clause(name, entry, family) for name, entry in document.items()}
 
 
@@ -82,8 +81,7 @@ def read_catalogue(directory: Path = CATALOGUE) -> Catalogue:
         # The family is the file's name, so two files cannot claim one id.
         clauses |= parse_catalogue(path.read_text("utf-8"), family=path.stem.upper())
     if not clauses:
-        message = f"no clause in {directory}"
-        raise CatalogueError(message)
+        raise CatalogueError(f"no clause in {directory}")
     return dict(sorted(clauses.items()))
 
 
@@ -134,24 +132,20 @@ def matches(name: str, pattern: str) -> bool:
 def _parse_clause(name: str, entry: object, family: str) -> Clause:
     match = _ID.fullmatch(name)
     if match is None:
-        message = f"{name}: not an id (FAMILY-000)"
-        raise CatalogueError(message)
+        raise CatalogueError(f"{name}: not an id (FAMILY-000)")
     if match["family"] != family:
-        message = f"{name}: belongs in {match['family'].lower()}.toml, not in {family.lower()}.toml"
-        raise CatalogueError(message)
+        raise CatalogueError(
+            f"{name}: belongs in {match['family'].lower()}.toml, not in {family.lower()}.toml"
+        )
     if not isinstance(entry, dict):
-        message = f"{name}: not a table"
-        raise CatalogueError(message)
+        raise CatalogueError(f"{name}: not a table")
     if faults := sorted(_KEYS ^ set(entry)):
-        message = f"{name}: unknown or missing: {', '.join(faults)}"
-        raise CatalogueError(message)
+        raise CatalogueError(f"{name}: unknown or missing: {', '.join(faults)}")
     if entry["level"] not in {"MUST", "SHOULD"}:
-        message = f"{name}: level is neither MUST nor SHOULD"
-        raise CatalogueError(message)
+        raise CatalogueError(f"{name}: level is neither MUST nor SHOULD")
     for key in _TEXT_KEYS:
         if not isinstance(entry[key], str) or not entry[key].strip():
-            message = f"{name}: {key} is not a text"
-            raise CatalogueError(message)
+            raise CatalogueError(f"{name}: {key} is not a text")
     return Clause(
         id=name,
         level=cast("Level", entry["level"]),
@@ -165,11 +159,9 @@ def _parse_clause(name: str, entry: object, family: str) -> Clause:
 
 def _parse_names(clause: str, key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
-        message = f"{clause}: {key} is not a list of names"
-        raise CatalogueError(message)
+        raise CatalogueError(f"{clause}: {key} is not a list of names")
     if len(set(value)) != len(value):
-        message = f"{clause}: {key} names something twice"
-        raise CatalogueError(message)
+        raise CatalogueError(f"{clause}: {key} names something twice")
     return tuple(value)
 
 
@@ -188,8 +180,7 @@ def find_tests(directory: Path) -> dict[str, tuple[str, ...]]:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 named = tuple(name for mark in node.decorator_list for name in _named_by(mark))
                 if not named:
-                    message = f"{path.name}::{node.name} names no clause"
-                    raise CatalogueError(message)
+                    raise CatalogueError(f"{path.name}::{node.name} names no clause")
                 tests[f"{path.name}::{node.name}"] = named
     return tests
 
@@ -199,6 +190,5 @@ def _named_by(mark: ast.expr) -> Iterator[str]:
         return
     for argument in mark.args:
         if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
-            message = f"line {mark.lineno}: a clause is named by a literal text"
-            raise CatalogueError(message)
+            raise CatalogueError(f"line {mark.lineno}: a clause is named by a literal text")
         yield argument.value

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, cast
@@ -291,8 +291,3 @@ class Subject:
         if "trace" in result.data:
             piece["executed"] = [f"{pid} {program}" for pid, program in result.executed]
         self.evidence.append(piece)
-
-
-def words_of(result: Result) -> Sequence[str]:
-    """Return the observer's short answers, such as `touch 13`."""
-    return result.stdout.split()

@@ -32,18 +32,29 @@ def tampered(subject: Subject, tamper: str, *, after: str = "", **more: Any) -> 
     )
 
 
+def prefix_of(job: Job) -> str:
+    """Return where the copy of the installation is that a job runs."""
+    program: str = job["argv"][0]
+    return program.removesuffix("/bin/locald")
+
+
+def assert_decoy_is_not_taken(subject: Subject, *jobs: Job) -> None:
+    """Judge that each job ran the payload by the installed shim, beside which a decoy waited."""
+    for result in subject.call(*jobs):
+        assert result.exit_code == 7, result  # the payload's
+        assert MARK not in result.stderr
+
+
 @pytest.mark.clause("DISC-001")
 def test_path_does_not_count(subject: Subject) -> None:
     """A locald-shim that stands first on PATH is not taken."""
     job = tampered(
         subject, f"mkdir $P/decoy; printf '{DECOY}' > $P/decoy/locald-shim; chmod 755 $P/decoy/locald-shim"
     )
-    prefix = job["argv"][0].removesuffix("/bin/locald")
+    prefix = prefix_of(job)
     job["env"] = job["env"] | {"PATH": f"{prefix}/decoy:/usr/bin:/bin"}
-    (result,) = subject.call(job)
 
-    assert result.exit_code == 7, result  # the payload's
-    assert MARK not in result.stderr
+    assert_decoy_is_not_taken(subject, job)
 
 
 @pytest.mark.clause("DISC-002")
@@ -54,12 +65,10 @@ def test_the_working_directory_does_not_count(subject: Subject) -> None:
         f"mkdir -p $P/cwd/bin; printf '{DECOY}' > $P/cwd/locald-shim\n"
         "cp $P/cwd/locald-shim $P/cwd/bin/; chmod -R 755 $P/cwd",
     )
-    prefix = job["argv"][0].removesuffix("/bin/locald")
+    prefix = prefix_of(job)
     job["argv"] = ["/bin/sh", "-c", f'cd {prefix}/cwd && exec "$@"', "sh", *job["argv"]]
-    (result,) = subject.call(job)
 
-    assert result.exit_code == 7, result  # the payload's
-    assert MARK not in result.stderr
+    assert_decoy_is_not_taken(subject, job)
 
 
 @pytest.mark.clause("DISC-003")
@@ -70,13 +79,12 @@ def test_argv0_and_links_do_not_count(subject: Subject) -> None:
         "chmod 755 $P/decoy/locald-shim; ln -s $P/bin/locald $P/decoy/locald"
     )
     linked, named = tampered(subject, make), tampered(subject, make)
-    prefix = linked["argv"][0].removesuffix("/bin/locald")
+    prefix = prefix_of(linked)
     linked["argv"] = [f"{prefix}/decoy/locald", *linked["argv"][1:]]
-    prefix = named["argv"][0].removesuffix("/bin/locald")
+    prefix = prefix_of(named)
     named["argv"] = ["/bin/bash", "-c", f'exec -a {prefix}/decoy/locald "$@"', "sh", *named["argv"]]
-    for result in subject.call(linked, named):
-        assert result.exit_code == 7, result  # the payload's
-        assert MARK not in result.stderr
+
+    assert_decoy_is_not_taken(subject, linked, named)
 
 
 @pytest.mark.clause("DISC-004")
@@ -87,7 +95,7 @@ def test_the_environment_does_not_count(subject: Subject) -> None:
         f"mkdir -p $P/decoy/bin; printf '{DECOY}' > $P/decoy/bin/locald-shim\n"
         "chmod 755 $P/decoy/bin/locald-shim; cp $P/decoy/bin/locald-shim $P/decoy/",
     )
-    decoy = job["argv"][0].removesuffix("/bin/locald") + "/decoy"
+    decoy = prefix_of(job) + "/decoy"
     shim = f"{decoy}/bin/locald-shim"
     job["env"] = job["env"] | {
         "LOCALD_SHIM": shim,
@@ -99,10 +107,8 @@ def test_the_environment_does_not_count(subject: Subject) -> None:
         "PIPX_HOME": decoy,
         "XDG_BIN_HOME": f"{decoy}/bin",
     }
-    (result,) = subject.call(job)
 
-    assert result.exit_code == 7, result  # the payload's
-    assert MARK not in result.stderr
+    assert_decoy_is_not_taken(subject, job)
 
 
 def assert_not_trusted(
@@ -111,7 +117,7 @@ def assert_not_trusted(
     """Judge that a sibling which was tampered with is refused with its code, the mend and nothing executed."""
     job = tampered(subject, tamper, after=after, trace=True)
     (result,) = subject.call(job)
-    prefix = job["argv"][0].removesuffix("/bin/locald")
+    prefix = prefix_of(job)
 
     assert result.outcome == (125, code), result
     assert not [program for _, program in result.executed if "shim" in program], result.executed

@@ -4,21 +4,21 @@ from typing import Any
 
 import pytest
 
-from conformance.runtimes import Config, Mode
+from conformance.runtimes import Caller, Config, Mode
 from conformance.subject import Subject
 
 OTHER = 999
 
 
-def as_user(uid: int, gid: int, *, target: bool = True) -> Any:
-    """Return a change that runs the payload as `uid`:`gid`; with `target`, that container id is the caller."""
+def as_user(uid: int, gid: int, *, caller: Caller | None = None) -> Any:
+    """Return a change that runs the payload as `uid`:`gid`; with `caller`, these container ids are his."""
 
     def change(config: Config) -> None:
         config["process"]["user"] = {"uid": uid, "gid": gid}
-        if target:
+        if caller is not None:
             # What the spec may choose: X, the container id that is the caller. The shim knows the host side.
-            config["linux"]["uidMappings"] = [{"containerID": uid, "hostID": HOST[0], "size": 1}]
-            config["linux"]["gidMappings"] = [{"containerID": gid, "hostID": HOST[1], "size": 1}]
+            config["linux"]["uidMappings"] = [{"containerID": uid, "hostID": caller.uid, "size": 1}]
+            config["linux"]["gidMappings"] = [{"containerID": gid, "hostID": caller.gid, "size": 1}]
 
     return change
 
@@ -26,10 +26,6 @@ def as_user(uid: int, gid: int, *, target: bool = True) -> Any:
 def with_map(entries: list[dict[str, int]]) -> Any:
     """Return a change that asks for `entries` as the map of uids."""
     return lambda config: config["linux"].update(uidMappings=entries)
-
-
-# The caller's ids, filled in by each test: the change functions have no other way to learn them.
-HOST = [0, 0]
 
 
 def subordinate(subject: Subject, table: str) -> tuple[int, int]:
@@ -70,8 +66,7 @@ def test_the_map_of_a_caller_without(subject: Subject) -> None:
 def test_the_spec_chooses_which_id_is_the_caller(subject: Subject) -> None:
     """With X = 999, container id 999 is the caller and the other ids keep their order around it."""
     caller = subject.caller()
-    HOST[:] = [caller.uid, caller.gid]
-    result = subject.run(mode="mapped", change=as_user(OTHER, OTHER))
+    result = subject.run(mode="mapped", change=as_user(OTHER, OTHER, caller=caller))
     start, count = subordinate(subject, "subuid")
 
     assert result.facts.process["uid"] == str(OTHER), result
@@ -119,7 +114,7 @@ def test_direct_refuses_to_be_somebody_else(subject: Subject) -> None:
     caller = subject.caller()
     pairs = ((0, 0), (caller.uid, 0), (0, caller.gid), (caller.uid + 1, caller.gid))
     for result in subject.call(
-        *(subject.container(mode="direct", change=as_user(uid, gid, target=False)) for uid, gid in pairs)
+        *(subject.container(mode="direct", change=as_user(uid, gid)) for uid, gid in pairs)
     ):
         assert result.outcome == (125, "user.unmappable"), result
 
@@ -128,8 +123,8 @@ def test_direct_refuses_to_be_somebody_else(subject: Subject) -> None:
 def test_an_unmapped_user_is_refused(subject: Subject) -> None:
     """In mapped mode a process.user that the caller's ids do not reach is refused."""
     far, bare = subject.call(
-        subject.container(mode="mapped", change=as_user(1_000_000, 0, target=False)),
-        subject.container(mode="mapped", user="bare", change=as_user(1, 1, target=False)),
+        subject.container(mode="mapped", change=as_user(1_000_000, 0)),
+        subject.container(mode="mapped", user="bare", change=as_user(1, 1)),
     )
 
     assert far.outcome == bare.outcome == (125, "user.unmapped"), (far, bare)
@@ -139,7 +134,6 @@ def test_an_unmapped_user_is_refused(subject: Subject) -> None:
 def test_files_in_a_bind_belong_to_the_caller(subject: Subject, mode: Mode) -> None:
     """What process.user writes into a bind is the caller's on the host, for USER 0 and, mapped, for USER 999."""
     caller = subject.caller()
-    HOST[:] = [caller.uid, caller.gid]
     bind = {"destination": "/srv", "type": "bind", "source": "{bundle}/shared", "options": ["rbind"]}
 
     def with_bind(change: Any) -> Any:
@@ -149,7 +143,7 @@ def test_files_in_a_bind_belong_to_the_caller(subject: Subject, mode: Mode) -> N
 
         return both
 
-    changes = [lambda _: None] + ([as_user(OTHER, OTHER)] if mode == "mapped" else [])
+    changes = [lambda _: None] + ([as_user(OTHER, OTHER, caller=caller)] if mode == "mapped" else [])
     results = subject.call(
         *(
             subject.container(

@@ -241,13 +241,14 @@ def test_the_network_is_the_hosts_or_a_new_one(subject: Subject, mode: Mode) -> 
 def test_no_fall_back_between_modes(subject: Subject) -> None:
     """A config with a user namespace gets one or is refused; one without never gets one."""
     caller = subject.caller()
-    bad = lambda config: config["linux"].update(  # noqa: E731
-        uidMappings=[{"containerID": 0, "hostID": caller.uid, "size": 1}]
-    )
+
+    def add_map(config: Config) -> None:
+        config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": caller.uid, "size": 1}]
+
     mapped, direct, mixed = subject.call(
         subject.container(mode="mapped"),
         subject.container(mode="direct"),
-        subject.container(mode="direct", change=bad),
+        subject.container(mode="direct", change=add_map),
     )
 
     assert mapped.facts.id_map("uid_map") != [(0, 0, 4294967295)], mapped

@@ -5,12 +5,12 @@ from typing import Final
 
 import pytest
 
-from conformance.runtimes import Mode
+from conformance.runtimes import Config, Mode
 from conformance.subject import Subject
 
 SIGNALS_SET: Final = [1, 10, 13]  # HUP, USR1, PIPE
 
-# Bits of the capabilities a mapped container may keep; attacks.md, "Modes".
+# Bits of the capabilities a mapped container may keep; docs/manual/reference/shim-config.md.
 ALLOWED: Final = {
     "CHOWN": 0,
     "DAC_OVERRIDE": 1,
@@ -155,7 +155,7 @@ def test_a_setuid_file_of_the_image_gives_nothing(subject: Subject, mode: Mode) 
     caller = subject.caller()
     change_user = {"uid": 1000, "gid": 1000} if mode == "mapped" else {"uid": caller.uid, "gid": caller.gid}
 
-    def change(config: dict) -> None:  # type: ignore[type-arg]  # runtimes.Config
+    def change(config: Config) -> None:
         config["process"]["user"] = change_user
         config["process"]["args"] = ["/marked", "facts"]
 

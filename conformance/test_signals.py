@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import pytest
 
-from conformance.runtimes import Config, Mode
-from conformance.subject import Subject
+from conformance.runtimes import Caller, Config, Mode
+from conformance.subject import Result, Subject
 
 # TSTP before CONT: the shim stops with its payload, as a shell expects of a job, until it is continued.
 FORWARDED: Final = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH", "TSTP", "CONT")
@@ -16,6 +16,27 @@ KILL: Final = int(signal.SIGKILL)
 def number(name: str) -> int:
     """Return a signal's number by its short name."""
     return int(signal.Signals[f"SIG{name}"])
+
+
+def once_ready(sent: int, *, to: str = "user") -> list[dict[str, Any]]:
+    """Return the steps that wait for the payload and then send a signal: as the `user`, or as root to the `subject`."""
+    return [{"expect": "ready"}, {"signal": sent, "to": to}]
+
+
+def end_by_term(subject: Subject, verb: str, mode: Mode) -> Result:
+    """Run a container with the init stage, end it by TERM, judge its exit code and return what it showed."""
+    result = subject.run(
+        *("/observe", verb), mode=mode, init=True, status=True, steps=once_ready(number("TERM"))
+    )
+    assert result.exit_code == 143, result  # 128 + TERM
+    return result
+
+
+def assert_nothing_left(result: Result, caller: Caller) -> None:
+    """Judge that no process of the container is left, no mount, and no file but the caller's."""
+    assert result.leftover == [], result
+    assert result.new_mounts == []
+    assert [entry for entry in result.new_files if f" {caller.uid}:" not in entry] == []
 
 
 def with_terminal(config: Config) -> None:
@@ -39,15 +60,8 @@ def test_signals_reach_the_payload(subject: Subject, mode: Mode, init: bool) -> 
 @pytest.mark.clause("SIG-002")
 def test_term_ends_a_payload_with_an_init(subject: Subject, mode: Mode) -> None:
     """With the init stage TERM has its default effect: the payload ends, and 143 comes back."""
-    result = subject.run(
-        *("/observe", "wait"),
-        mode=mode,
-        init=True,
-        status=True,
-        steps=[{"expect": "ready"}, {"signal": number("TERM"), "to": "user"}],
-    )
+    result = end_by_term(subject, "wait", mode)
 
-    assert result.exit_code == 143, result  # 128 + TERM
     assert result.events[-1] == {"event": "exited", "status": 143}
     assert result.leftover == []
 
@@ -55,26 +69,19 @@ def test_term_ends_a_payload_with_an_init(subject: Subject, mode: Mode) -> None:
 @pytest.mark.parametrize("verb", ["wait", "orphan"])
 @pytest.mark.parametrize("init", [False, True], ids=["alone", "init"])
 @pytest.mark.clause("SIG-003")
-def test_killing_the_shim_leaves_nothing(
-    subject: Subject,
-    mode: Mode,
-    init: bool,
-    verb: str,
-) -> None:
+def test_killing_the_shim_leaves_nothing(subject: Subject, mode: Mode, init: bool, verb: str) -> None:
     """SIGKILL of the shim leaves no process of the container, no mount and no file of root's."""
     caller = subject.caller()
     result = subject.run(
         *("/observe", verb),
         mode=mode,
         init=init,
-        steps=[{"expect": "ready"}, {"signal": KILL, "to": "subject"}],
+        steps=once_ready(KILL, to="subject"),
     )
 
     assert result.problem == "", result
     assert result.exit_code == -KILL, result
-    assert result.leftover == []
-    assert result.new_mounts == []
-    assert [entry for entry in result.new_files if f" {caller.uid}:" not in entry] == []
+    assert_nothing_left(result, caller)
 
 
 @pytest.mark.clause("SIG-004")
@@ -87,7 +94,7 @@ def test_killing_the_shim_early_leaves_nothing(subject: Subject, mode: Mode) -> 
         "wait",
         mode=mode,
         init=True,
-        steps=[{"expect": "ready"}, {"signal": KILL, "to": "subject"}],
+        steps=once_ready(KILL, to="subject"),
     )
     jobs = [
         subject.container(
@@ -104,23 +111,14 @@ def test_killing_the_shim_early_leaves_nothing(subject: Subject, mode: Mode) -> 
     assert results[0].problem == "", results[0]
     for result in results:
         assert result.exit_code == -KILL, result
-        assert result.leftover == [], result
-        assert result.new_mounts == []
-        assert [entry for entry in result.new_files if f" {caller.uid}:" not in entry] == []
+        assert_nothing_left(result, caller)
 
 
 @pytest.mark.clause("SIG-005")
 def test_the_end_of_the_payload_ends_its_orphans(subject: Subject, mode: Mode) -> None:
     """When the payload is gone nothing that it started is left."""
-    result = subject.run(
-        *("/observe", "orphan"),
-        mode=mode,
-        init=True,
-        status=True,
-        steps=[{"expect": "ready"}, {"signal": number("TERM"), "to": "user"}],
-    )
+    result = end_by_term(subject, "orphan", mode)
 
-    assert result.exit_code == 143, result  # 128 + TERM
     assert result.leftover == []
 
 
@@ -139,10 +137,7 @@ def test_the_caller_may_signal_the_shim(subject: Subject, mode: Mode) -> None:
         *("/observe", "wait"),
         mode=mode,
         init=True,
-        steps=[
-            {"expect": "ready"},
-            {"signal": number("HUP"), "to": "user"},
-        ],
+        steps=once_ready(number("HUP")),
     )
 
     assert result.problem == "", result

@@ -42,28 +42,24 @@ def parse_waivers(text: str, *, today: datetime.date, known: Iterable[str]) -> t
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        message = f"waivers: {error}"
-        raise CatalogueError(message) from error
+        raise CatalogueError(f"waivers: {error}") from error
     if set(document) - {"waiver"}:
-        message = f"waivers: unknown key {min(set(document) - {'waiver'})}"
-        raise CatalogueError(message)
+        raise CatalogueError(f"waivers: unknown key {min(set(document) - {'waiver'})}")
     entries = document.get("waiver", [])
     if not isinstance(entries, list):
-        message = "waivers: waiver is not an array of tables"
-        raise CatalogueError(message)
+        raise CatalogueError("waivers: waiver is not an array of tables")
     waivers = tuple(_parse_waiver(entry) for entry in entries)
     ids = set(known)
     for waiver in waivers:
         if waiver.clause not in ids:
-            message = f"waiver for the unknown clause {waiver.clause}"
-            raise CatalogueError(message)
+            raise CatalogueError(f"waiver for the unknown clause {waiver.clause}")
         if waiver.until < today:
-            message = f"the waiver for {waiver.clause} on {waiver.profile} expired on {waiver.until} ({waiver.owner})"
-            raise CatalogueError(message)
+            raise CatalogueError(
+                f"the waiver for {waiver.clause} on {waiver.profile} expired on {waiver.until} ({waiver.owner})"
+            )
     pairs = [(waiver.clause, waiver.profile) for waiver in waivers]
     if len(set(pairs)) != len(pairs):
-        message = "waivers: the same clause and profile twice"
-        raise CatalogueError(message)
+        raise CatalogueError("waivers: the same clause and profile twice")
     return waivers
 
 
@@ -77,14 +73,11 @@ def find_waiver(waivers: Sequence[Waiver], clause: str, profile: str) -> Waiver 
 
 def _parse_waiver(entry: object) -> Waiver:
     if not isinstance(entry, dict) or set(entry) != _KEYS:
-        message = f"waivers: an entry needs exactly {', '.join(sorted(_KEYS))}"
-        raise CatalogueError(message)
+        raise CatalogueError(f"waivers: an entry needs exactly {', '.join(sorted(_KEYS))}")
     for key in _KEYS - {"until"}:
         if not isinstance(entry[key], str) or not entry[key].strip():
-            message = f"waivers: {key} is not a text"
-            raise CatalogueError(message)
+            raise CatalogueError(f"waivers: {key} is not a text")
     # TOML has dates; a date and time is a datetime, which is a date to isinstance.
     if type(entry["until"]) is not datetime.date:
-        message = "waivers: until is not a date (YYYY-MM-DD, without quotes)"
-        raise CatalogueError(message)
+        raise CatalogueError("waivers: until is not a date (YYYY-MM-DD, without quotes)")
     return Waiver(**entry)

@@ -157,12 +157,12 @@ class _StrictTarInfo(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"a header is damaged ({error})") from error
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        info = super().frombuf(buf, encoding, errors)
-        if info.size < 0 or (info.type in _HEADERS and info.size > HEADER_LIMIT_BYTES):
+    def _proc_member(self, archive: tarfile.TarFile) -> Self | None:
+        # Every header comes by here, before anything of it is read. Not so `frombuf`: the Pythons that have the
+        # fix for directories in chains of headers (Debian's 3.11.2-6+deb12u9, and newer upstream ones) go past it.
+        if self.size < 0 or (self.type in _HEADERS and self.size > HEADER_LIMIT_BYTES):
             raise tarfile.ReadError("a header has an impossible size")
-        return info
+        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]  # private, so not in typeshed
 
     def _block(self, count: int) -> int:
         # A negative size from a pax header makes tarfile seek backwards for ever (CVE-2025-8194).

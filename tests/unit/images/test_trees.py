@@ -189,6 +189,9 @@ def test_a_copy_is_equal(tmp_path: Path) -> None:
     assert stat.S_IMODE((copy / "no").stat().st_mode) == 0
     for root in (plain, copy):
         (root / "no").chmod(0o700)
+        # Who is not root reads only what he may.
+        assert stat.S_IMODE((root / "no/x").stat().st_mode) == 0o111
+        (root / "no/x").chmod(0o511)
     assert listing(copy) == listing(plain)
 
 

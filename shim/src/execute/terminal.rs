@@ -100,7 +100,7 @@ fn relay(master: &Fd, supervisor: &Fd) {
     let signals = sys::signal_fd(caller::FORWARDED).ok();
     let mut output = Flow::new();
     if let Some(signals) = &signals {
-        carry(master, supervisor, signals, &mut output);
+        carry(master, supervisor, signals, &mut output, modes);
     }
     // The last of the output may wait for its reader: by now the keys are the caller's. His terminal
     // stays raw for what the container's has already made lines of.
@@ -165,7 +165,7 @@ impl Flow {
     }
 }
 
-fn carry(master: &Fd, supervisor: &Fd, signals: &Fd, output: &mut Flow) {
+fn carry(master: &Fd, supervisor: &Fd, signals: &Fd, output: &mut Flow, modes: Option<sys::Modes>) {
     let terminal = master.number();
     let mut input = Flow::new();
     let (mut source, mut orphaned) = (Some(0), false);
@@ -201,8 +201,15 @@ fn carry(master: &Fd, supervisor: &Fd, signals: &Fd, output: &mut Flow) {
             source = None;
         }
         while let Some(signal) = sys::next_signal(signals) {
-            if signal == libc::SIGWINCH {
+            if signal == libc::SIGWINCH || signal == libc::SIGCONT {
                 copy_size(master);
+            }
+            if signal == libc::SIGCONT
+                && let Some(modes) = modes
+            {
+                // Back from a stop: the caller's shell has set its own modes meanwhile. In the
+                // background this stops the job again, as it does any program that wants the terminal.
+                let _ = sys::set_terminal_modes(0, &modes.raw());
             }
         }
         orphaned |= events[5].ready();

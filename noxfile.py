@@ -7,7 +7,8 @@ A session that lacks something says what, and changes nothing on the machine to 
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import nox
@@ -21,11 +22,15 @@ nox.options.reuse_venv = "yes"
 ROOT = Path(__file__).resolve().parent
 PACKAGES = ROOT / "ci" / "packages"
 SHIM = ROOT / "shim"
+COVERAGE = ROOT / "reports" / "coverage"
 # Everything below tests/ but what needs root and changes the machine it runs on.
 FAST_TESTS = ("tests", "--ignore=tests/shim", "--ignore=tests/integration")
 DEFAULT_PROFILES = ("local", "debian12-selinux")
 PYTHON_TREES = ("locald", "vms", "conformance", "tests", "ci", "bench")
-CONNECT_LIMIT_S = 30
+CONNECT_LIMIT_S = 20
+# Both try again by themselves, some of the time with pauses: one more try is enough, and no network is soon said.
+UV_LIMITS = {"UV_HTTP_TIMEOUT": str(CONNECT_LIMIT_S), "UV_HTTP_RETRIES": "1"}
+CARGO_LIMITS = {"CARGO_HTTP_TIMEOUT": str(CONNECT_LIMIT_S), "CARGO_NET_RETRY": "1"}
 CONFORMANCE_WORKERS = 2
 CARGO_MUTANTS = "27.1.0"
 
@@ -36,6 +41,7 @@ def check(session: nox.Session) -> None:
     require_programs(session, "base", "check")
     # mypy follows imports, so everything that any tree imports is there.
     install_groups(session, "dev")
+    fetch_crates(session)
     python = [name for name in PYTHON_TREES if (ROOT / name).is_dir()]
     clippy = ("clippy", "--locked", "--quiet", "--all-targets", "--", "-D", "warnings")
     run_all(
@@ -60,6 +66,7 @@ def tests(session: nox.Session) -> None:
     require_root(session)
     require_programs(session, "base", "tests")
     install_groups(session, "conformance")
+    fetch_crates(session)
     if session.posargs:
         pytest(session, *session.posargs)
         return
@@ -138,11 +145,16 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
-    """Measure which lines and branches of the Python packages the unit tests reach."""
-    install_groups(session, "test")
+    """Measure which lines and branches of locald the fast tests reach: reports/coverage/, least covered last."""
+    require_programs(session, "base")
+    install_groups(session, "conformance")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *FAST_TESTS, *session.posargs)
-    session.run("coverage", "report")
+    session.run("coverage", "run", "-m", "pytest", "--quiet", *(session.posargs or FAST_TESTS))
+    session.run("coverage", "html", "--quiet", f"--directory={COVERAGE / 'html'}")
+    session.run("coverage", "json", "--quiet", f"-o{COVERAGE / 'coverage.json'}")
+    # What matters stands at the end, where a terminal still shows it.
+    session.run("coverage", "report", "--sort=-cover")
+    session.log(f"line by line: {COVERAGE / 'html' / 'index.html'}")
 
 
 def run_all(session: nox.Session, steps: Mapping[str, Callable[[], object]]) -> None:
@@ -162,21 +174,34 @@ def install_groups(session: nox.Session, *groups: str) -> None:
     uv = find_uv()
     if uv is None:
         session.error("uv is missing: `pip install uv`, or let ci/nox bring it")
-    session.run_install(
-        uv,
-        "sync",
-        "--quiet",
-        "--frozen",
-        "--no-install-project",
-        *(f"--group={group}" for group in groups),
-        f"--python={session.virtualenv.location}",
-        env={
-            "UV_PROJECT_ENVIRONMENT": session.virtualenv.location,
-            "UV_PYTHON_DOWNLOADS": "never",
-            "UV_HTTP_TIMEOUT": str(CONNECT_LIMIT_S),
-        },
-        external=True,
-    )
+    with needs_network(session, "uv could not install the Python packages of uv.lock", "package index"):
+        session.run_install(
+            uv,
+            "sync",
+            "--quiet",
+            "--frozen",
+            "--no-install-project",
+            *(f"--group={group}" for group in groups),
+            f"--python={session.virtualenv.location}",
+            env=UV_LIMITS
+            | {"UV_PROJECT_ENVIRONMENT": session.virtualenv.location, "UV_PYTHON_DOWNLOADS": "never"},
+            external=True,
+        )
+
+
+def fetch_crates(session: nox.Session) -> None:
+    """Fetch what Cargo.lock names; where that is there already, nobody is asked. The steps after it need no network."""
+    with needs_network(session, "cargo could not fetch the crates of Cargo.lock", "crate registry"):
+        cargo(session, "fetch", "--locked", "--quiet", env=CARGO_LIMITS)
+
+
+@contextmanager
+def needs_network(session: nox.Session, failure: str, server: str) -> Iterator[None]:
+    """End the session with one line that names what failed and what was not reached."""
+    try:
+        yield
+    except nox.command.CommandFailed:
+        session.error(f"{failure}: see above, and whether the {server} can be reached")
 
 
 def install_cargo_mutants(session: nox.Session) -> str:
@@ -197,7 +222,9 @@ def build_wheel(session: nox.Session) -> Path:
     """Build the wheel with its shim and return its path."""
     directory = Path(session.create_tmp()) / "wheel"
     shutil.rmtree(directory, ignore_errors=True)
-    session.run(str(find_uv()), "build", "--quiet", "--wheel", f"--out-dir={directory}", external=True)
+    fetch_crates(session)
+    build = (str(find_uv()), "build", "--quiet", "--wheel", f"--out-dir={directory}")
+    session.run(*build, env=UV_LIMITS, external=True)
     (wheel,) = directory.glob("*.whl")
     return wheel
 
@@ -207,10 +234,10 @@ def pytest(session: nox.Session, *arguments: str) -> None:
     session.run("python", "-m", "pytest", *arguments)
 
 
-def cargo(session: nox.Session, verb: str, *arguments: str) -> None:
+def cargo(session: nox.Session, verb: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
     """Run cargo on the shim, in its directory: shim/.cargo/config.toml counts only there."""
     with session.chdir(SHIM):
-        session.run("cargo", verb, *arguments, external=True)
+        session.run("cargo", verb, *arguments, env=env, external=True)
 
 
 def find_shell_scripts() -> list[str]:
@@ -244,7 +271,7 @@ def require_programs(session: nox.Session, *lists: str, optional: tuple[str, ...
         if program not in ("-", *optional) and shutil.which(program, path=search) is None:
             missing.add(f"{program} (Debian: {package})")
     if shutil.which("cargo") is None:
-        missing.add("cargo (https://rustup.rs)")
+        missing.add("cargo (https://rustup.rs; ci/nox brings Debian's)")
     if missing:
         command = f"ci/nox -s {session.name}"
         session.error(f"missing: {', '.join(sorted(missing))}. `{command}` installs system packages.")

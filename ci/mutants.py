@@ -28,7 +28,7 @@ FILES = (
 )
 # What `cargo test` of the shim reads.
 COPIED = ("shim", "docs/manual", "locald/errors.py")
-LEFT_OUT = ("target*", "work", "__pycache__")
+LEFT_OUT = ("target", "target-*", "work", "__pycache__")
 MUTANT_LIMIT_S = 60
 RUN_LIMIT_S = 4 * 3600
 NICENESS = 10

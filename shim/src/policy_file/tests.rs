@@ -75,6 +75,7 @@ fn what_is_not_understood_permits_nobody() {
     for text in faults {
         assert_eq!(permits(text, &caller(1000, 1000, &[])), Err("shim.policy"), "{text:?}");
     }
+    assert_eq!(MAX_BYTES, 65_536);
     let long = format!("version = 1\nallow-user = 1000\n{}", "#".repeat(MAX_BYTES));
     assert_eq!(permits(&long, &caller(1000, 1000, &[])), Err("shim.policy"));
     assert_eq!(permits(&long[..MAX_BYTES], &caller(1000, 1000, &[])), Ok(()));

@@ -50,6 +50,9 @@ def check(session: nox.Session) -> None:
             "ruff": lambda: session.run("ruff", "check", "--quiet", "."),
             "format": lambda: session.run("ruff", "format", "--quiet", "--check", "."),
             "types": lambda: session.run("mypy", "--strict", "noxfile.py", "hatch_build.py", *python),
+            "workflows": lambda: session.run(
+                "zizmor", "--quiet", "--offline", "--persona=pedantic", ".github"
+            ),
             "shell": lambda: session.run("shellcheck", *find_shell_scripts(), external=True),
             "rustfmt": lambda: cargo(session, "fmt", "--check"),
             "clippy": lambda: cargo(session, *clippy),
@@ -64,8 +67,8 @@ def check(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests of this tree, the installed setuid shim among them. Needs root; adds two test users."""
     require_root(session)
-    require_programs(session, "base", "tests")
-    install_groups(session, "conformance")
+    require_programs(session, "base", "tests", "browser")
+    install_groups(session, "conformance", "browser")
     fetch_crates(session)
     if session.posargs:
         pytest(session, *session.posargs)
@@ -89,7 +92,7 @@ def conformance(session: nox.Session, profile: str) -> None:
     require_root(session)
     require_programs(session, "base", "tests", "conformance")
     install_groups(session, "conformance")
-    wheel = build_wheel(session)
+    wheel = choose_wheel(session)
     # A guest has one processor or two: the second worker fills the time that the first one waits.
     workers = f"--numprocesses={CONFORMANCE_WORKERS}"
     pytest(session, "conformance", f"--profile={profile}", f"--wheel={wheel}", workers, *session.posargs)
@@ -101,8 +104,24 @@ def controls(session: nox.Session) -> None:
     require_root(session)
     require_programs(session, "base", "tests", "conformance")
     install_groups(session, "conformance")
-    wheel = build_wheel(session)
+    wheel = choose_wheel(session)
     session.run("python", "-m", "conformance.controls", f"--wheel={wheel}", *session.posargs)
+
+
+@nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Build the wheel with its shim: `nox -s wheel -- DIRECTORY` (dist by default)."""
+    require_programs(session, "base")
+    target = Path(session.posargs[0] if session.posargs else "dist")
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(build_wheel(session), target)
+
+
+@nox.session(default=False)
+def report(session: nox.Session) -> None:
+    """Join, sign or judge reports: `nox -s report -- merge|sign|gate …`; ci/release-gate is shorter for the last."""
+    install_groups(session, "gate")
+    session.run("python", "-m", "conformance", *session.posargs)
 
 
 @nox.session(default=False)
@@ -227,6 +246,14 @@ def build_wheel(session: nox.Session) -> Path:
     session.run(*build, env=UV_LIMITS, external=True)
     (wheel,) = directory.glob("*.whl")
     return wheel
+
+
+def choose_wheel(session: nox.Session) -> Path:
+    """Return the wheel that the arguments name by --wheel, else a fresh one: several machines can judge the same."""
+    for word, following in zip(session.posargs, [*session.posargs[1:], ""], strict=True):
+        if word == "--wheel" or word.startswith("--wheel="):
+            return Path(word.partition("=")[2] or following)
+    return build_wheel(session)
 
 
 def pytest(session: nox.Session, *arguments: str) -> None:

@@ -1,4 +1,7 @@
-"""`python -m conformance list [GLOB] | explain ID`: the catalogue for a person. The kit itself runs as pytest."""
+"""`python -m conformance VERB`: the catalogue for a person, and what is done with reports.
+
+The kit itself runs as pytest. list [GLOB], explain ID; merge, sign and gate work on reports.
+"""
 
 import argparse
 import sys
@@ -20,6 +23,14 @@ def main(arguments: list[str]) -> int:
     listing = verbs.add_parser("list", help="the clauses, a line each")
     listing.add_argument("glob", nargs="?", default="*")
     verbs.add_parser("explain", help="everything about one clause").add_argument("id")
+    if arguments[:1] not in (["list"], ["explain"]):
+        # They bring libraries that the catalogue does without.
+        from conformance.release import commands  # noqa: PLC0415
+
+        commands.add_verbs(verbs)
+        chosen = parser.parse_args(arguments)
+        if chosen.verb not in {"list", "explain"}:
+            return commands.run(chosen)
     chosen = parser.parse_args(arguments)
     try:
         catalogue = clauses.read_catalogue()

@@ -113,6 +113,8 @@ class Run:
                 result["before"] = self.script(job.before)
             watched = sorted(list_tree(self.bundle)) if job.bundle is not None else []
             mounts = self.read_mounts()
+            # The guest's own clock, by which its logs are dated.
+            result["started"] = round(time.time(), 3)
             started = time.monotonic()
             try:
                 self.start()
@@ -125,6 +127,7 @@ class Run:
             result["timed_out"] = timed_out
             result["exit_code"] = exit_code(self.wait_status)
             result["leftover"] = self.settle()
+            result["ended"] = round(time.time(), 3)
             result["new_mounts"] = sorted(set(self.read_mounts()) - set(mounts))
             if job.bundle is not None:
                 result["new_files"] = [

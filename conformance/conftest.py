@@ -7,12 +7,12 @@ worker only connects. Without xdist the two are one.
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import json
 import random
 import tempfile
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,44 +20,21 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 import vms
-from conformance import clauses, controls, install, preconditions, report, runtimes, waivers
-from conformance.inputs import InputError
-from conformance.subject import SHIM, KitError, Subject
+from conformance import again, clauses, controls, progress, report, runtimes, waivers
+from conformance.rendering import summary
+from conformance.session import REPORTS, TROUBLE, Controller, conclude, now_text, prepare
+from conformance.subject import SHIM, Subject
 from conformance.verdicts import Outcome
 
 HERE: Final = Path(__file__).parent
-ROOT: Final = HERE.parent
 # An emulated CPU starts a process 20 to 35 times slower than the controller; waits are sized for the host.
 SLOWNESS: Final = {"local": 1.0, "vm": 10.0}
 MESSAGE_CHARS: Final = 4000
-PLANTED: Final = report.Proof(
-    "planted", proven=True, observed="a negative control; such a run is never green"
-)
-
-
-@dataclass
-class Controller:
-    """What the controller gathers from boot to report."""
-
-    profile: vms.Profile
-    catalogue: clauses.Catalogue
-    waivers: tuple[waivers.Waiver, ...]
-    selected: tuple[str, ...] | None
-    seed: int
-    started: str
-    machine: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    guest: vms.Guest | None = None
-    subject: dict[str, str] = field(default_factory=dict)
-    before: tuple[report.Proof, ...] = ()
-    records: dict[tuple[str, str], report.TestRecord] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
-    timing: dict[str, float] = field(default_factory=dict)
-    written: report.Json | None = None
-
 
 CONTROLLER: Final = pytest.StashKey[Controller]()
 SUBJECT: Final = pytest.StashKey[Subject]()
 _CONTROLLERS: Final[list[Controller]] = []
+_LIVE: Final[list[progress.Live]] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,12 +54,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--keep-on-fail", action="store_true", help="leave the machine up if the run is not green"
     )
     group.addoption(
+        "--shell-on-fail", action="store_true", help="root's shell on the machine if the run is not green"
+    )
+    group.addoption(
         "--planted", metavar="CONTROL", help="the machine holds a planted fault: only run the clauses"
     )
     group.addoption("--reuse", action="store_true", help="use a machine that is up, and leave it up")
     group.addoption("--kit-cache", default="~/.cache/locald-kit", help="made inputs")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Read catalogue, tests and waivers; a fault in them ends the run before a machine is booted."""
     config.addinivalue_line("markers", "clause(*ids): the clauses of the catalogue that the test judges")
@@ -101,6 +82,8 @@ def pytest_configure(config: pytest.Config) -> None:
         profile = vms.read(config.getoption("profile"))
     except (clauses.CatalogueError, vms.ProfileError) as error:
         raise pytest.UsageError(str(error)) from error
+    if config.option.lf:
+        narrow_to_last_failed(config, profile.name)
     glob = config.getoption("clause")
     selected = clauses.select(catalogue, glob) if glob else None
     if selected == ():
@@ -114,6 +97,22 @@ def pytest_configure(config: pytest.Config) -> None:
     _CONTROLLERS[:] = [config.stash[CONTROLLER]]
 
 
+def narrow_to_last_failed(config: pytest.Config, profile: str) -> None:
+    """Take `--last-failed` as the clauses that were red on this profile.
+
+    pytest's own remembers tests and knows no profile: it would mix what was red on two hosts.
+    """
+    config.option.lf = False
+    try:
+        red = set(again.find_last_failed(REPORTS, profile))
+    except LookupError as error:
+        raise pytest.UsageError(str(error)) from error
+    glob = config.getoption("clause") or "*"
+    config.option.clause = ",".join(name for name in sorted(red) if clauses.matches(name, glob.upper()))
+    if not config.option.clause:
+        raise pytest.UsageError(f"no clause that matches {glob} was red")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Boot, prove and install, before xdist starts a worker."""
@@ -121,63 +120,24 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     controller = config.stash[CONTROLLER]
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
     try:
-        prepare(config, controller)
-    except (vms.VmsError, InputError, KitError, runtimes_error()) as error:
+        prepare(config, controller, reporter.write_line if reporter is not None else print)
+    except TROUBLE as error:
         controller.errors.append(str(error))
     if controller.errors or not all(proof.proven for proof in controller.before):
-        conclude(config, controller)
-        pytest.exit("\n".join(report.summarise(controller.written or {})), returncode=1)
-
-
-def prepare(config: pytest.Config, controller: Controller) -> None:
-    """Leave a proven guest with the product in it."""
-    name = controller.profile.name
-    # Texts and not paths: xdist sends the options to its workers, and knows simple types only.
-    wheel, shim = (
-        Path(value) if value else None for value in (config.getoption("wheel"), config.getoption("shim"))
-    )
-    if wheel is None and shim is None:
-        raise InputError("nothing to test: give --wheel (nox -s conformance builds one) or --shim")
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    say = reporter.write_line if reporter is not None else print
-    with timed(controller, "boot"):
-        if not (config.getoption("reuse") and vms.status(name) == "up"):
-            # Also what a failed boot left has to go.
-            controller.machine.callback(take_away, config, controller)
-            vms.up(name, report=lambda line: say(f"vms: {line}"))
-        controller.guest = vms.connect(name)
-    if config.getoption("planted"):
-        # `conformance.controls` proved the machine and put its fault there. What comes out is about the kit.
-        controller.before = (PLANTED,)
-        controller.subject["planted"] = config.getoption("planted")
-        return
-    with timed(controller, "prove"):
-        controller.before = preconditions.prove(controller.guest)
-    with timed(controller, "install"):
-        product = install.Product(wheel, shim)
-        controller.subject |= {**product.describe(), **controller.guest.identity}
-        controller.subject |= install.install(
-            controller.guest,
-            product,
-            Path(config.getoption("kit_cache")).expanduser(),
-            controller.profile.users,
-            debian=any(name in install.BIG_CLAUSES for name in controller.selected or controller.catalogue),
-        )
-
-
-def runtimes_error() -> type[Exception]:
-    """Return what an unknown runtime raises, so that it is reported like other wrong requests."""
-    return ValueError
-
-
-def take_away(config: pytest.Config, controller: Controller) -> None:
-    """Destroy the machine, unless it is wanted for a look."""
-    if config.getoption("reuse"):
-        return
-    if config.getoption("keep_on_fail") and not (controller.written or {}).get("green"):
-        return
-    vms.destroy(controller.profile.name)
+        end(config, controller)
+        pytest.exit("\n".join(summary.summarise(controller.written or {})), returncode=1)
+    controller.clauses_begun = time.monotonic()
+    if progress.is_wanted(config):
+        applying = [
+            name
+            for name in controller.selected or controller.catalogue
+            if controller.catalogue[name].applies_to(controller.profile.name)
+        ]
+        live = progress.Live(controller.profile.name, len(applying), reporter)
+        config.pluginmanager.register(live)
+        _LIVE[:] = [live]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -202,8 +162,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     keep = [item for item in items if wanted & set(clauses_of(item))]
     config.hook.pytest_deselected(items=[item for item in items if item not in keep])
     seed = getattr(config, "workerinput", {}).get("conformance_seed", config.getoption("seed"))
-    random.Random(seed).shuffle(keep)  # noqa: S311  # an order, not a secret
-    items[:] = keep
+    items[:] = sorted(keep, key=lambda item: place_in_order(seed, item.nodeid))
+
+
+def place_in_order(seed: int, node: str) -> bytes:
+    """Return where the seed puts a test; two tests keep their order whatever else was selected."""
+    return hashlib.sha256(f"{seed} {node}".encode()).digest()
 
 
 def clauses_of(item: pytest.Item) -> tuple[str, ...]:
@@ -289,6 +253,9 @@ def gather(part: pytest.TestReport) -> None:
             )
             for clause in data["clauses"]:
                 controller.records[clause, data["node"]] = report.TestRecord(clause, data["node"], attempts)
+            for live in _LIVE:
+                passed = all(attempt.outcome is Outcome.PASSED for attempt in attempts)
+                live.count(tuple(data["clauses"]), data["node"], passed=passed)
 
 
 @pytest.hookimpl(trylast=True)
@@ -297,52 +264,42 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if CONTROLLER not in config.stash or config.option.collectonly:
         return
+    for live in _LIVE:
+        live.stop()
     controller = config.stash[CONTROLLER]
     if controller.written is None:
-        conclude(config, controller)
-    if controller.written is not None and not this_profile(controller)["green"]:
+        end(config, controller)
+    if controller.written is not None and not controller.own_part["green"]:
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
-def conclude(config: pytest.Config, controller: Controller) -> None:
-    """Write the report and take the machine away, whatever happened."""
-    after: tuple[report.Proof, ...] = ()
+def end(config: pytest.Config, controller: Controller) -> None:
+    """Write the report, let a person look if he wants to, and take the machine away, whatever happened."""
     try:
-        if config.getoption("planted"):
-            after = (PLANTED,)
-            controller.errors.append(
-                f"a negative control ({config.getoption('planted')}): no verdict on a product"
-            )
-        elif controller.guest is not None:
-            with timed(controller, "prove again"):
-                after = preconditions.prove(controller.guest)
+        conclude(config, controller)
+        if (
+            config.getoption("shell_on_fail")
+            and controller.guest is not None
+            and not controller.own_part["green"]
+        ):
+            show_shell(config, controller)
     finally:
-        run = report.ProfileRun(
-            profile=controller.profile.name,
-            started=controller.started,
-            finished=now_text(),
-            seed=controller.seed,
-            runtime=config.getoption("runtime"),
-            subject=controller.subject,
-            before=controller.before,
-            after=after,
-            records=tuple(controller.records.values()),
-            errors=tuple(controller.errors),
-            selected=controller.selected,
-            timing=controller.timing,
-        )
-        name = config.getoption("report_dir") or ROOT / "reports" / controller.started.replace(":", "")
-        directory = Path(name)
-        config.option.report_dir = str(directory)
-        made = report.make_profile(run, controller.catalogue, controller.waivers)
-        controller.written = report.write_report(directory, made)
         controller.machine.close()
 
 
-def this_profile(controller: Controller) -> report.Json:
-    """Return the report's part about the profile of this run."""
-    profiles: list[report.Json] = (controller.written or {"profiles": []})["profiles"]
-    return next(entry for entry in profiles if entry["profile"] == controller.profile.name)
+def show_shell(config: pytest.Config, controller: Controller) -> None:
+    """Open a shell where the clauses were red, with what was red above it."""
+    assert controller.guest is not None
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    say = reporter.write_line if reporter is not None else print
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        say("")
+        for line in summary.describe_profile(controller.own_part):
+            say(line)
+        say(f"root's shell on {controller.profile.name}; the machine goes when it ends")
+        if why_not := again.open_shell(controller.guest):
+            say(why_not)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -351,29 +308,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if controller is None or controller.written is None:
         return
     terminalreporter.section("conformance")
-    for line in report.summarise(controller.written):
+    for line in summary.summarise(controller.written):
         terminalreporter.write_line(line)
-    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in controller.timing.items())
-    terminalreporter.write_line(
-        f"seed {controller.seed}; {times}; {config.getoption('report_dir')}/report.json"
-    )
-    if config.getoption("keep_on_fail") and not this_profile(controller)["green"]:
+    for line in summary.describe_time(controller.own_part):
+        terminalreporter.write_line(line)
+    place = config.getoption("report_dir")
+    terminalreporter.write_line(f"seed {controller.seed}; {place}/report.json, {place}/index.html")
+    if config.getoption("keep_on_fail") and not controller.own_part["green"]:
         terminalreporter.write_line(f"the machine is up: python -m vms ssh {controller.profile.name}")
-
-
-@contextlib.contextmanager
-def timed(controller: Controller, name: str) -> Iterator[None]:
-    """Add the time of what is inside to the report."""
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        controller.timing[name] = time.monotonic() - start
-
-
-def now_text() -> str:
-    """Return the time as ISO 8601, UTC."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @pytest.fixture(scope="session")

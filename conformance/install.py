@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Final
 
 import vms
-from conformance import inputs
+from conformance import inputs, provenance
 from conformance.subject import HOME, LOCALD, PREFIX, PYTHON, SHIM, STRANGER
 
 AGENT: Final = Path(__file__).with_name("agent.py")
 WORKERS: Final = ("main", *(f"gw{number}" for number in range(8)))
 STEP_LIMIT_S: Final = 300.0
 REGISTRY_PORT: Final = 5055
+POLICY: Final = "/etc/locald/policy"
 # Clauses that need the Debian image and a registry in the guest.
 BIG_CLAUSES: Final = ("IMG-007", "IMG-008", "IMG-009")
 REGISTRY_CONFIG: Final = f"""version: 0.1
@@ -43,6 +44,8 @@ class Product:
             if path is not None:
                 facts[name] = path.name
                 facts[f"{name}_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        if self.wheel is not None:
+            facts["wheel_shim_sha256"] = provenance.digest_shim(self.wheel)
         return facts
 
 
@@ -130,10 +133,21 @@ def _make_homes(users: tuple[str, ...]) -> str:
 def _describe(guest: vms.Guest, *, has_locald: bool) -> dict[str, str]:
     facts = {"guest_kernel": guest.succeed(["uname", "-r"], user="root").text}
     facts["installed_shim_sha256"] = guest.succeed(["sha256sum", SHIM], user="root").text.split()[0]
+    policy = guest.succeed(["cat", POLICY], user="root").stdout
+    facts["policy_sha256"] = hashlib.sha256(policy).hexdigest()
+    facts["policy_version"] = _find_version(policy.decode(errors="replace"))
     facts |= _flatten("shim", guest.run([SHIM, "version"], user="plain").text)
     if has_locald:
         facts["locald_version"] = guest.run([LOCALD, "version"], user="plain").text
     return facts
+
+
+def _find_version(policy: str) -> str:
+    for line in policy.splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "version":
+            return value.partition("#")[0].strip()
+    return "none"
 
 
 def _flatten(prefix: str, text: str) -> Mapping[str, str]:

@@ -20,6 +20,12 @@ def prove(guest: vms.Guest) -> tuple[Proof, ...]:
             piece.fact,
             proven=piece.holds,
             observed=f"exit code {piece.exit_code}: {piece.stdout}\n{piece.stderr}".strip()[:SHOWN_CHARS],
+            says=piece.says,
+            command=piece.command,
+            user=piece.user,
+            expected=piece.expected,
+            exit_code=piece.exit_code,
+            seconds=piece.seconds,
         )
         for piece in proof.evidence
     )

@@ -1,29 +1,24 @@
-"""Turn what the tests said into one report: JSON for programs, JUnit for CI, a matrix for a person.
+"""Turn what the tests said into one report, and join the reports of several hosts.
 
-Pure but for `write_report`. The schema is `SCHEMA`; every change of meaning gets a new number.
+Pure. The form of a report is `report.schema.json`; every change of meaning gets a new number. Files, JUnit, the page
+and the terminal are `report_files` and `rendering`.
 """
 
-import contextlib
-import fcntl
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final
-from xml.etree import ElementTree as ET  # writes only
 
-from conformance.clauses import Catalogue
+from conformance.clauses import Catalogue, Clause
 from conformance.verdicts import Outcome, Verdict, is_green, reduce_attempts, reduce_clause
 from conformance.waivers import Waiver, find_waiver
 
-SCHEMA: Final = "locald-conformance-report/1"
+SCHEMA: Final = "locald-conformance-report/2"
 
 Json = dict[str, Any]
 
 
 class ReportError(Exception):
-    """A report on disk is not one of ours, or of another run."""
+    """A report on disk is not one of ours, or does not belong to the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +48,11 @@ class TestRecord:
         """Return the one reduction of the attempts."""
         return reduce_attempts([attempt.outcome for attempt in self.attempts])
 
+    @property
+    def passed(self) -> int:
+        """Return how many of the attempts passed."""
+        return sum(attempt.outcome is Outcome.PASSED for attempt in self.attempts)
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -61,6 +61,20 @@ class Proof:
     name: str
     proven: bool
     observed: str
+    says: str = ""
+    command: tuple[str, ...] = ()
+    user: str = ""
+    expected: str = ""
+    exit_code: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What of a host must be the same after the clauses: looked at once before them and once after."""
+
+    before: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    after: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +91,16 @@ class ProfileRun:
     before: tuple[Proof, ...]
     after: tuple[Proof, ...]
     records: tuple[TestRecord, ...]
+    # Which kit judged: its commit, whether it was changed since, and the digest of its files.
+    kit: Mapping[str, Any] = field(default_factory=dict)
     # What went wrong outside of any test, such as a wheel that does not install.
     errors: tuple[str, ...] = ()
     # Ids of the clauses the run was asked for; None for all that apply.
     selected: tuple[str, ...] | None = None
     timing: Mapping[str, float] = field(default_factory=dict)
+    host: HostState = field(default_factory=HostState)
+    # How many lines the guest's logs had in the run, and how many of them are denials.
+    logs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def proven(self) -> bool:
@@ -99,42 +118,11 @@ def make_profile(run: ProfileRun, catalogue: Catalogue, waivers: Sequence[Waiver
     for record in run.records:
         by_clause.setdefault(record.clause, []).append(record)
     wanted = catalogue if run.selected is None else run.selected
-    clauses: list[Json] = []
-    for clause in (catalogue[name] for name in wanted):
-        if not clause.applies_to(run.profile):
-            continue
-        records = by_clause.get(clause.id, [])
-        waiver = find_waiver(waivers, clause.id, run.profile)
-        verdict = reduce_clause(
-            [record.verdict for record in records], waived=waiver is not None, preconditions_proven=run.proven
-        )
-        clauses.append(
-            {
-                "id": clause.id,
-                "level": clause.level,
-                "statement": clause.statement,
-                "source": clause.source,
-                "verdict": str(verdict),
-                "reason": _reason(verdict, records, run, waiver),
-                "tests": [
-                    {
-                        "node": record.node,
-                        "verdict": str(record.verdict),
-                        "passed": sum(attempt.outcome is Outcome.PASSED for attempt in record.attempts),
-                        "attempts": [
-                            {
-                                "outcome": str(attempt.outcome),
-                                "duration_s": round(attempt.duration_s, 3),
-                                "message": attempt.message,
-                                "evidence": list(attempt.evidence),
-                            }
-                            for attempt in record.attempts
-                        ],
-                    }
-                    for record in records
-                ],
-            }
-        )
+    clauses = [
+        _make_clause(clause, by_clause.get(clause.id, []), run, find_waiver(waivers, clause.id, run.profile))
+        for clause in (catalogue[name] for name in wanted)
+        if clause.applies_to(run.profile)
+    ]
     must = [Verdict(clause["verdict"]) for clause in clauses if clause["level"] == "MUST"]
     return {
         "profile": run.profile,
@@ -142,12 +130,18 @@ def make_profile(run: ProfileRun, catalogue: Catalogue, waivers: Sequence[Waiver
         "finished": run.finished,
         "seed": run.seed,
         "runtime": run.runtime,
+        "kit": dict(run.kit),
         "subject": dict(run.subject),
         "preconditions": {
             "proven": run.proven,
-            "before": [asdict(proof) for proof in run.before],
-            "after": [asdict(proof) for proof in run.after],
+            "before": [_listed(proof) for proof in run.before],
+            "after": [_listed(proof) for proof in run.after],
         },
+        "host": {
+            "before": {name: list(lines) for name, lines in run.host.before.items()},
+            "changes": find_changes(run.host),
+        },
+        "logs": dict(run.logs),
         "errors": list(run.errors),
         "complete": run.selected is None,
         "green": is_green(must, preconditions_proven=run.proven) and not run.errors,
@@ -157,109 +151,116 @@ def make_profile(run: ProfileRun, catalogue: Catalogue, waivers: Sequence[Waiver
     }
 
 
+def _make_clause(
+    clause: Clause, records: Sequence[TestRecord], run: ProfileRun, waiver: Waiver | None
+) -> Json:
+    verdict = reduce_clause(
+        [record.verdict for record in records], waived=waiver is not None, preconditions_proven=run.proven
+    )
+    made: Json = {
+        "id": clause.id,
+        "level": clause.level,
+        "statement": clause.statement,
+        "observable": clause.observable,
+        "source": clause.source,
+        "verdict": str(verdict),
+        "reason": _reason(verdict, records, run, waiver),
+        "tests": [
+            {
+                "node": record.node,
+                "verdict": str(record.verdict),
+                "passed": record.passed,
+                "attempts": [
+                    {
+                        "outcome": str(attempt.outcome),
+                        "duration_s": round(attempt.duration_s, 3),
+                        "message": attempt.message,
+                        "evidence": list(attempt.evidence),
+                    }
+                    for attempt in record.attempts
+                ],
+            }
+            for record in records
+        ],
+    }
+    if verdict is Verdict.WAIVED and waiver is not None:
+        made["waiver"] = {"owner": waiver.owner, "reason": waiver.reason, "until": waiver.until.isoformat()}
+    return made
+
+
+def find_changes(host: HostState) -> list[str]:
+    """Return what differs between before and after, a line each: `mounts + …` for what came, `-` for what went."""
+    changes: list[str] = []
+    for name in host.before:
+        # Only before: the run ended before anybody looked again, which the errors say.
+        if name not in host.after:
+            continue
+        old, new = host.before[name], host.after[name]
+        changes += [f"{name} - {line}" for line in old if line not in set(new)]
+        changes += [f"{name} + {line}" for line in new if line not in set(old)]
+    return changes
+
+
+def join_reports(reports: Sequence[Json], run_id: str, *, replace: bool = False) -> Json:
+    """Return one report with the profiles of all.
+
+    Args:
+        reports: Reports of one wheel, made by one kit.
+        run_id: The name of the joined run.
+        replace: Let a later report's result of a profile stand in place of an earlier one's.
+
+    Raises:
+        ReportError: None at all, another schema, different wheels or kits, a profile twice.
+    """
+    if not reports:
+        raise ReportError("there is nothing to join")
+    profiles: dict[str, Json] = {}
+    controls: Json | None = None
+    for report in reports:
+        if report.get("schema") != SCHEMA:
+            raise ReportError(f"run {report.get('run')}: its schema is {report.get('schema')}, not {SCHEMA}")
+        controls = report.get("controls") or controls
+        for entry in report["profiles"]:
+            name = entry["profile"]
+            if name in profiles and not replace:
+                raise ReportError(f"two results of the profile {name}; --replace lets the later one stand")
+            profiles[name] = entry
+    _refuse_a_mix(profiles.values())
+    ordered = [profiles[name] for name in sorted(profiles)]
+    joined: Json = {
+        "schema": SCHEMA,
+        "run": run_id,
+        "green": all(entry["green"] for entry in ordered),
+        "profiles": ordered,
+    }
+    return joined | ({"controls": controls} if controls else {})
+
+
+def _refuse_a_mix(profiles: Iterable[Json]) -> None:
+    """Raise ReportError unless all results are about the same bytes, judged by the same kit."""
+    seen: dict[str, dict[str, str]] = {"wheel": {}, "kit": {}}
+    for entry in profiles:
+        # A profile whose guest did not boot knows no wheel; its errors make the whole report red.
+        if wheel := entry["subject"].get("wheel_sha256"):
+            seen["wheel"].setdefault(wheel, entry["profile"])
+        if kit := entry["kit"].get("sha256"):
+            seen["kit"].setdefault(kit, entry["profile"])
+    for what, found in seen.items():
+        if len(found) > 1:
+            parts = "; ".join(f"{profile} has {digest[:12]}" for digest, profile in found.items())
+            raise ReportError(f"results of different {what}s cannot be joined: {parts}")
+
+
 def merge_report(report: Json | None, run_id: str, profile: Json) -> Json:
     """Return `report` with `profile` put in, in place of an earlier result of that profile.
 
     Raises:
-        ReportError: `report` has another schema or belongs to another run.
+        ReportError: `report` has another schema, belongs to another run, or is about another wheel.
     """
-    if report is None:
-        report = {"schema": SCHEMA, "run": run_id, "green": False, "profiles": []}
-    if report.get("schema") != SCHEMA or report.get("run") != run_id:
-        message = f"not a report of run {run_id} with schema {SCHEMA}"
-        raise ReportError(message)
-    others = [other for other in report["profiles"] if other["profile"] != profile["profile"]]
-    profiles = sorted([*others, profile], key=lambda entry: str(entry["profile"]))
-    return {**report, "profiles": profiles, "green": all(entry["green"] for entry in profiles)}
-
-
-def make_junit(report: Json) -> bytes:
-    """Return the report in JUnit's XML: a suite a profile, a case a clause."""
-    root = ET.Element("testsuites", name=f"conformance {report['run']}")
-    for profile in report["profiles"]:
-        cases = profile["clauses"]
-        suite = ET.SubElement(
-            root,
-            "testsuite",
-            name=profile["profile"],
-            timestamp=profile["started"],
-            tests=str(len(cases)),
-            failures=str(sum(case["verdict"] in {"FAIL", "FLAKY"} for case in cases)),
-            errors=str(sum(case["verdict"] in {"ERROR", "MISSING", "INVALID"} for case in cases)),
-        )
-        for case in cases:
-            seconds = sum(attempt["duration_s"] for test in case["tests"] for attempt in test["attempts"])
-            element = ET.SubElement(
-                suite,
-                "testcase",
-                classname=f"{profile['profile']}.{case['id'].partition('-')[0]}",
-                name=f"{case['id']} {case['statement']}",
-                time=f"{seconds:.3f}",
-            )
-            if case["verdict"] in {"PASS", "WAIVED"}:
-                continue
-            kind = "failure" if case["verdict"] in {"FAIL", "FLAKY"} else "error"
-            mark = ET.SubElement(element, kind, type=case["verdict"], message=_printable(case["reason"]))
-            mark.text = _printable("\n".join(_messages(case)))
-    text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    return text
-
-
-def write_report(directory: Path, profile: Json) -> Json:
-    """Put `profile` into `directory`/report.json and junit.xml, and return the whole report.
-
-    Safe against processes of other profiles that write the same run: one lock, each file renamed into place.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory / ".lock"):
-        path = directory / "report.json"
-        earlier = json.loads(path.read_text("utf-8")) if path.exists() else None
-        report = merge_report(earlier, directory.name, profile)
-        _replace(
-            path, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
-        )
-        _replace(directory / "junit.xml", make_junit(report))
-    return report
-
-
-def summarise(report: Json) -> list[str]:
-    """Return the lines of the terminal summary: clauses down, profiles across, then what to look at."""
-    profiles = report["profiles"]
-    names = [profile["profile"] for profile in profiles]
-    verdicts = {
-        (clause["id"], profile["profile"]): clause["verdict"]
-        for profile in profiles
-        for clause in profile["clauses"]
-    }
-    ids = sorted({clause for clause, _ in verdicts})
-    width = max((len(name) for name in names), default=0)
-    lines = [f"{'':12} " + "  ".join(f"{name:{width}}" for name in names)]
-    lines += [
-        f"{clause:12} " + "  ".join(f"{verdicts.get((clause, name), '-'):{width}}" for name in names)
-        for clause in ids
-    ]
-    for profile in profiles:
-        totals = ", ".join(f"{count} {verdict}" for verdict, count in profile["totals"].items())
-        state = "green" if profile["green"] else "NOT green"
-        part = "" if profile["complete"] else " (a selection of clauses)"
-        lines.append(
-            f"{profile['profile']}: {state}{part}: {sum(profile['totals'].values())} clauses: {totals}"
-        )
-        lines += [
-            f"  precondition {when} not proven: {proof['name']}: {proof['observed']}"
-            for when in ("before", "after")
-            for proof in profile["preconditions"][when]
-            if not proof["proven"]
-        ]
-        lines += [f"  error: {error}" for error in profile["errors"]]
-        lines += [
-            f"  {clause['verdict']} {clause['id']} ({clause['level']}): {clause['reason']}\n"
-            f"    again: pytest conformance --profile={profile['profile']} --clause={clause['id']}"
-            + (f" --runtime={profile['runtime']}" if profile["runtime"] != "locald-shim" else "")
-            for clause in profile["clauses"]
-            if clause["verdict"] not in {"PASS", "INVALID"}
-        ]
-    return lines
+    if report is not None and report.get("run") != run_id:
+        raise ReportError(f"not a report of run {run_id}")
+    addition = {"schema": SCHEMA, "run": run_id, "profiles": [profile]}
+    return join_reports([report, addition] if report else [addition], run_id, replace=True)
 
 
 def count_verdicts(verdicts: Iterable[str]) -> dict[str, int]:
@@ -281,33 +282,11 @@ def _reason(verdict: Verdict, records: Sequence[TestRecord], run: ProfileRun, wa
             return f"until {waiver.until} ({waiver.owner}): {waiver.reason}"
         case _:
             bad = next(record for record in records if record.verdict is verdict)
-            passed = sum(attempt.outcome is Outcome.PASSED for attempt in bad.attempts)
-            odds = f"passed {passed} of {len(bad.attempts)}: " if verdict is Verdict.FLAKY else ""
+            odds = f"passed {bad.passed} of {len(bad.attempts)}: " if verdict is Verdict.FLAKY else ""
             message = next((attempt.message for attempt in bad.attempts if attempt.message), "")
             return odds + message.strip().partition("\n")[0]
 
 
-def _messages(case: Json) -> Iterator[str]:
-    for test in case["tests"]:
-        for attempt in test["attempts"]:
-            if attempt["message"]:
-                yield f"{test['node']}\n{attempt['message']}"
-
-
-def _printable(text: str) -> str:
-    """Replace what XML 1.0 cannot hold; a payload may print anything."""
-    shown = text.encode(errors="backslashreplace").decode()
-    return "".join(char if char >= " " or char in "\t\n" else "\N{REPLACEMENT CHARACTER}" for char in shown)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    aside.replace(path)
+def _listed(proof: Proof) -> Json:
+    made = asdict(proof)
+    return {**made, "command": list(proof.command)}

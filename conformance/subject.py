@@ -286,7 +286,8 @@ class Subject:
         piece = {
             name: value[-SHOWN_CHARS:] if isinstance(value, str) else value
             for name, value in result.data.items()
-            if value and name != "trace"
+            # An exit code of 0 says something; an empty text does not.
+            if name == "exit_code" or (value and name != "trace")
         }
         if "trace" in result.data:
             piece["executed"] = [f"{pid} {program}" for pid, program in result.executed]

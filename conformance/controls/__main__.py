@@ -6,6 +6,7 @@ claim was kept and no clause is left unproven, else 1.
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -77,7 +78,7 @@ def main() -> int:
             say(f"{control.name}: {red} of {len(wanted)} clauses red, {time.monotonic() - begin:.0f} s")
     reach = {name: clause for name, clause in catalogue.items() if name not in install.BIG_CLAUSES}
     account = make_account(reach, PROFILE, verdicts, [control.name for control in chosen])
-    write_account(directory, account, verdicts)
+    write_account(directory, account, verdicts, arguments.wheel)
     for line in describe(account, len([c for c in reach.values() if c.applies_to(PROFILE)]), directory):
         say(line)
     complete = arguments.only == "*"
@@ -164,11 +165,14 @@ def judge(control: str, wanted: list[str], directory: Path, arguments: argparse.
     return {clause["id"]: clause["verdict"] for clause in profile["clauses"]}
 
 
-def write_account(directory: Path, account: Account, verdicts: dict[str, dict[str, str]]) -> None:
+def write_account(
+    directory: Path, account: Account, verdicts: dict[str, dict[str, str]], wheel: Path
+) -> None:
     """Leave the account beside the reports of the controls."""
     document = {
         "schema": "locald-conformance-controls/1",
         "profile": PROFILE,
+        "wheel_sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
         "missed": [{"control": control, "clause": clause} for control, clause in account.missed],
         "unproven": list(account.unproven),
         "verdicts": verdicts,

@@ -1,5 +1,6 @@
-"""The report: its schema, its merging, JUnit, and the summary that a person reads."""
+"""The report: what follows from the attempts, its form, its joining, JUnit, and the summary that a person reads."""
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -7,131 +8,194 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from conformance.clauses import Clause
-from conformance.report import (
-    SCHEMA,
-    Attempt,
-    ProfileRun,
-    Proof,
-    ReportError,
-    TestRecord,
-    make_junit,
-    make_profile,
-    merge_report,
-    summarise,
-    write_report,
-)
+from conformance.rendering.junit import make_junit
+from conformance.rendering.summary import describe_time, summarise
+from conformance.report import SCHEMA, HostState, ReportError, join_reports, make_profile, merge_report
+from conformance.report_files import SCHEMA_FILE, parse_report, read_report, write_profile
 from conformance.verdicts import Outcome
-
-
-def clause(name: str, level: Any = "MUST") -> Clause:
-    """Return a clause that applies everywhere."""
-    return Clause(name, level, f"{name} holds.", "seen", "design", ("*",), ("always-fails",))
-
-
-CATALOGUE = {name: clause(name) for name in ("A-001", "A-002")} | {"A-003": clause("A-003", "SHOULD")}
-
-
-def record(name: str, *outcomes: Outcome, message: str = "") -> TestRecord:
-    """Return a test of a clause with these attempts."""
-    attempts = tuple(
-        Attempt(outcome, 0.5, message if outcome is not Outcome.PASSED else "") for outcome in outcomes
-    )
-    return TestRecord(name, f"test_a.py::test_{name}", attempts)
-
-
-def run(*records: TestRecord, proven: bool = True, profile: str = "local", **changes: Any) -> ProfileRun:
-    """Return what a profile's process learnt."""
-    proof = (Proof("fact", proven=proven, observed="so it is"),)
-    values: dict[str, Any] = {
-        "subject": {"wheel": "x.whl"},
-        "before": proof,
-        "after": proof,
-        "records": records,
-    }
-    return ProfileRun(
-        profile, "2026-11-22T00:00:00Z", "2026-11-22T00:01:00Z", 7, "locald-shim", **values | changes
-    )
-
-
-GREEN = (record("A-001", Outcome.PASSED), record("A-002", Outcome.PASSED), record("A-003", Outcome.FAILED))
+from conformance.waivers import Waiver
+from tests.unit.conformance.samples import CATALOGUE, GREEN, as_bytes, make_report, piece, record, run
 
 
 def test_green_needs_every_must() -> None:
     """A SHOULD may fail; a MUST that fails or is missing may not."""
     assert make_profile(run(*GREEN), CATALOGUE, ())["green"]
     assert not make_profile(run(*GREEN[:1], *GREEN[2:]), CATALOGUE, ())["green"]
-    assert not make_profile(run(*GREEN, record("A-001", Outcome.FAILED)), CATALOGUE, ())["green"]
+    assert not make_profile(run(*GREEN, record("AB-001", Outcome.FAILED)), CATALOGUE, ())["green"]
     assert not make_profile(run(*GREEN, proven=False), CATALOGUE, ())["green"]
     assert not make_profile(run(*GREEN, after=()), CATALOGUE, ())["green"]
     assert not make_profile(run(*GREEN, errors=("broken",)), CATALOGUE, ())["green"]
 
 
+def test_a_flaky_clause_is_never_green() -> None:
+    """Passed at the second try is FLAKY with its odds; only a waiver, which is shown, makes the run green."""
+    flaky = (record("AB-001", Outcome.FAILED, Outcome.PASSED, Outcome.PASSED, message="boom"), *GREEN[1:])
+    made = make_profile(run(*flaky), CATALOGUE, ())
+    waiver = Waiver("AB-001", "local", "known", "somebody", datetime.date(2026, 12, 1))
+    waived = make_profile(run(*flaky), CATALOGUE, (waiver,))
+
+    assert (made["green"], made["clauses"][0]["verdict"]) == (False, "FLAKY")
+    assert made["clauses"][0]["reason"] == "passed 2 of 3: boom"
+    assert (waived["green"], waived["clauses"][0]["verdict"]) == (True, "WAIVED")
+    assert waived["clauses"][0]["waiver"] == {"owner": "somebody", "reason": "known", "until": "2026-12-01"}
+
+
 def test_verdicts_carry_their_reasons() -> None:
     """What is not a pass says why in one line."""
     tests = (
-        record("A-001", Outcome.FAILED, Outcome.PASSED, message="boom\nmore"),
-        record("A-003", Outcome.BROKEN, message="lost"),
+        record("AB-001", Outcome.FAILED, Outcome.PASSED, message="boom\nmore"),
+        record("CD-003", Outcome.BROKEN, message="lost"),
     )
     made = make_profile(run(*tests), CATALOGUE, ())
     reasons = {entry["id"]: (entry["verdict"], entry["reason"]) for entry in made["clauses"]}
 
     assert reasons == {
-        "A-001": ("FLAKY", "passed 1 of 2: boom"),
-        "A-002": ("MISSING", "no test of this clause ran"),
-        "A-003": ("ERROR", "lost"),
+        "AB-001": ("FLAKY", "passed 1 of 2: boom"),
+        "AB-002": ("MISSING", "no test of this clause ran"),
+        "CD-003": ("ERROR", "lost"),
     }
     assert made["totals"] == {"FLAKY": 1, "MISSING": 1, "ERROR": 1}
 
 
 def test_a_selection_is_marked_incomplete() -> None:
     """A run of some clauses reports those and says that it is not everything."""
-    made = make_profile(run(GREEN[0], selected=("A-001",)), CATALOGUE, ())
+    made = make_profile(run(GREEN[0], selected=("AB-001",)), CATALOGUE, ())
 
-    assert [entry["id"] for entry in made["clauses"]] == ["A-001"]
+    assert [entry["id"] for entry in made["clauses"]] == ["AB-001"]
     assert not made["complete"]
     assert made["green"]
+
+
+def test_what_a_run_changed_is_told() -> None:
+    """Before and after are compared line by line; a host that was not looked at again has no changes to tell."""
+    state = HostState({"mounts": ["a", "b"], "taint": ["0"]}, {"mounts": ["b", "c"], "taint": ["0"]})
+
+    assert make_profile(run(*GREEN, host=state), CATALOGUE, ())["host"]["changes"] == [
+        "mounts - a",
+        "mounts + c",
+    ]
+    assert make_profile(run(*GREEN, host=HostState({"taint": ["0"]})), CATALOGUE, ())["host"]["changes"] == []
 
 
 def test_profiles_are_merged_by_run(tmp_path: Path) -> None:
     """A second profile joins the report of the same run; a repeated one replaces its earlier result."""
     directory = tmp_path / "run-1"
-    write_report(directory, make_profile(run(*GREEN), CATALOGUE, ()))
-    write_report(directory, make_profile(run(profile="debian12-selinux"), CATALOGUE, ()))
-    report = json.loads((directory / "report.json").read_text())
+    write_profile(directory, make_profile(run(*GREEN), CATALOGUE, ()))
+    write_profile(directory, make_profile(run(profile="debian12-selinux"), CATALOGUE, ()))
+    report = read_report(directory / "report.json")
 
     assert (report["schema"], report["run"], report["green"]) == (SCHEMA, "run-1", False)
     assert [entry["profile"] for entry in report["profiles"]] == ["debian12-selinux", "local"]
+    assert {path.name for path in directory.iterdir()} == {
+        ".lock",
+        "report.json",
+        "junit.xml",
+        "index.html",
+    }
 
-    report = write_report(directory, make_profile(run(*GREEN, profile="debian12-selinux"), CATALOGUE, ()))
+    report = write_profile(directory, make_profile(run(*GREEN, profile="debian12-selinux"), CATALOGUE, ()))
     assert report["green"]
-    with pytest.raises(ReportError):
+    with pytest.raises(ReportError, match="not a report of run"):
         merge_report(report, "another-run", report["profiles"][0])
-    with pytest.raises(ReportError):
-        merge_report({"schema": "other"}, "run-1", report["profiles"][0])
+    with pytest.raises(ReportError, match="schema"):
+        merge_report({"schema": "other", "run": "run-1"}, "run-1", report["profiles"][0])
+
+
+def test_reports_of_several_machines_are_joined() -> None:
+    """Each brings its profiles; the join is as green as all of them; the account of the controls comes along."""
+    account = {"schema": "locald-conformance-controls/1", "verdicts": {}}
+    local = make_report(run(*GREEN), controls=account)
+    other = make_report(run(*GREEN[:1], profile="debian12-selinux"))
+    joined = join_reports([local, other], "joined")
+
+    assert [entry["profile"] for entry in joined["profiles"]] == ["debian12-selinux", "local"]
+    assert (joined["run"], joined["green"], joined["controls"]) == ("joined", False, account)
+
+
+def test_what_does_not_belong_together_is_not_joined() -> None:
+    """Another wheel, another kit, a profile twice unless told, another schema, nothing at all."""
+    local = make_report()
+
+    def changed(part: str, key: str) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads(json.dumps(make_report(run(*GREEN, profile="other"))))
+        report["profiles"][0][part][key] = "e" * 64
+        return report
+
+    for broken, match in (
+        (changed("subject", "wheel_sha256"), "different wheels cannot be joined: local has .*; other has e"),
+        (changed("kit", "sha256"), "different kits"),
+        (make_report(), "two results of the profile local"),
+        ({**local, "schema": "locald-conformance-report/1"}, "its schema is"),
+    ):
+        with pytest.raises(ReportError, match=match):
+            join_reports([local, broken], "x")
+    with pytest.raises(ReportError, match="nothing"):
+        join_reports([], "x")
+    later = make_report(run(*GREEN[:1]))
+    assert not join_reports([local, later], "x", replace=True)["green"]
+
+
+def test_the_schema_holds_what_is_written_and_nothing_else() -> None:
+    """A report with everything in it passes; a member too many, too few or of another type does not."""
+    waiver = Waiver("AB-002", "*", "known", "somebody", datetime.date(2026, 12, 1))
+    tests = (record("AB-001", Outcome.PASSED, evidence=(piece(kernel=["a"], denials=1),)), *GREEN[2:])
+    flaky = record("AB-002", Outcome.PASSED, Outcome.FAILED, message="x")
+    report = make_report(run(*tests, flaky), run(proven=False, profile="other"), waivers=(waiver,))
+    content = as_bytes(report)
+
+    assert parse_report(content, "x") == report
+    for old, new, match in (
+        (b'"seed": 7', b'"seed": "7"', "seed"),
+        (b'"seed": 7', b'"seed": NaN', "not JSON"),
+        (b'"seed": 7', b'"seed": 7, "seed": 8', "twice"),
+        (b'"seed": 7', b'"sown": 7', "sown|seed"),
+        (b'"verdict": "WAIVED"', b'"verdict": "FINE"', "FINE"),
+        (b'"waiver": {', b'"favour": {', "favour|waiver"),
+        (b'"denials": 1', b'"denials": -1', "denials"),
+        (b"report/2", b"report/1", "schema"),
+        (content[-20:], b"", "not JSON"),
+    ):
+        assert old in content
+        with pytest.raises(ReportError, match=match):
+            parse_report(content.replace(old, new, 1), "x")
+
+
+def test_the_schema_is_a_schema() -> None:
+    """It is valid by its own standard, and its name is the code's."""
+    import jsonschema  # noqa: PLC0415
+
+    document = json.loads(SCHEMA_FILE.read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(document)
+    assert document["title"] == SCHEMA
 
 
 def test_junit_is_well_formed_whatever_a_payload_printed() -> None:
     """Control characters do not break the XML; failures and errors are told apart."""
     tests = (
-        record("A-001", Outcome.FAILED, message="a\x00b\x1b[31m"),
-        record("A-002", Outcome.BROKEN, message="c"),
+        record("AB-001", Outcome.FAILED, message="a\x00b\x1b[31m\udc80"),
+        record("AB-002", Outcome.BROKEN, message="c"),
     )
-    report = merge_report(None, "r", make_profile(run(*tests), CATALOGUE, ()))
-    root = ET.fromstring(make_junit(report))
+    root = ET.fromstring(make_junit(make_report(run(*tests))))
 
     (suite,) = root.findall("testsuite")
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "2")
 
 
 def test_the_summary_shows_matrix_and_reproducer() -> None:
-    """A line a clause, a column a profile, and for each red one how to see it again."""
-    report = merge_report(
-        None, "r", make_profile(run(GREEN[0], record("A-002", Outcome.FAILED, message="no")), CATALOGUE, ())
-    )
-    text = "\n".join(summarise(report))
+    """A line a clause, a column a profile, and for each red one the command that shows it again."""
+    text = "\n".join(summarise(make_report(run(GREEN[0], record("AB-002", Outcome.FAILED, message="no")))))
 
-    assert "A-001        PASS" in text
-    assert "FAIL A-002 (MUST): no" in text
-    assert "pytest conformance --profile=local --clause=A-002" in text
+    assert "AB-001       PASS" in text
+    assert "FAIL AB-002 (MUST): no" in text
+    assert "again: ci/nox -s 'conformance(local)' -- --clause AB-002 --seed 7" in text
     assert "NOT green" in text
+
+
+def test_the_summary_says_where_the_time_went() -> None:
+    """The phases with their seconds, and the clauses that took longest."""
+    profile = make_profile(run(*GREEN, record("AB-002", Outcome.PASSED)), CATALOGUE, ())
+
+    assert describe_time(profile) == [
+        "time: 4 s: boot 1.0 s, clauses 2.5 s",
+        "slowest clauses: AB-002 1.0 s, CD-003 0.5 s, AB-001 0.5 s",
+    ]

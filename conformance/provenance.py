@@ -1,0 +1,71 @@
+"""What a verdict is tied to: the kit that judged, the wheel's bytes and the shim inside it."""
+
+import hashlib
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+from conformance.inputs import InputError
+
+ROOT: Final = Path(__file__).parent.parent
+TREES: Final = ("conformance", "vms")
+GIT_LIMIT_S: Final = 30
+
+
+def describe_kit(root: Path = ROOT) -> dict[str, Any]:
+    """Return the digest of the kit's files, and the commit they come from where that is known.
+
+    The digest decides: two trees of one commit differ if somebody changed a file, and an archive has no commit.
+    """
+    kit: dict[str, Any] = {"sha256": digest_files(root)}
+    # Root runs the kit in a tree that is often somebody else's.
+    git = ("git", "-C", str(root), "-c", f"safe.directory={root}")
+    revision = _ask(*git, "rev-parse", "HEAD")
+    changed = _ask(*git, "status", "--porcelain", "--", *TREES)
+    if revision and changed is not None:
+        kit |= {"revision": revision, "dirty": changed != ""}
+    return kit
+
+
+def digest_files(root: Path = ROOT) -> str:
+    """Return one SHA-256 over names and contents of all files of the kit, whatever their order on disk."""
+    whole = hashlib.sha256()
+    for path in sorted(path for tree in TREES for path in (root / tree).rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and not {"__pycache__", ".vagrant"} & set(path.parts):
+            whole.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n".encode())
+    return whole.hexdigest()
+
+
+def digest_shim(wheel: Path) -> str:
+    """Return the SHA-256 of the shim that `wheel` installs.
+
+    Raises:
+        InputError: It is no wheel, or holds not exactly one shim.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            shims = [name for name in archive.namelist() if name.endswith(".data/scripts/locald-shim")]
+            if len(shims) != 1:
+                raise InputError(f"{wheel}: holds {len(shims)} shims")
+            return hashlib.sha256(archive.read(shims[0])).hexdigest()
+    # A damaged archive raises what its parts raise: a bad length, a bad deflate stream, a missing codec.
+    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+        raise InputError(f"{wheel}: {error}") from error
+
+
+def _ask(*command: str) -> str | None:
+    """Return what git says, or None where there is no git or no repository."""
+    try:
+        done = subprocess.run(  # noqa: S603  # argv of our own
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=GIT_LIMIT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace").strip()

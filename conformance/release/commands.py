@@ -1,0 +1,132 @@
+"""`merge`, `sign` and `gate`: the verbs that work on reports. 0 done, 1 refused, 2 cannot be read or asked."""
+
+import argparse
+import datetime
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from conformance.clauses import CatalogueError, read_catalogue
+from conformance.inputs import InputError
+from conformance.provenance import digest_files, digest_shim
+from conformance.release import gate
+from conformance.release.statement import (
+    ENVELOPE_NAME,
+    StatementError,
+    make_statement,
+    read_public_key,
+    sign,
+)
+from conformance.rendering.summary import summarise
+from conformance.report import Json, ReportError, join_reports
+from conformance.report_files import parse_report, read_report, write_report
+
+KEYS: Final = Path(__file__).with_name("keys")
+VALID_DAYS: Final = 14
+REFUSED: Final = 1
+UNUSABLE: Final = 2
+
+
+def add_verbs(verbs: Any) -> None:
+    """Declare the verbs to a subparsers object."""
+    merge = verbs.add_parser("merge", help="join the reports of several machines into one")
+    merge.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="report.json files")
+    merge.add_argument("-o", "--output", required=True, type=Path, help="a directory for the joined report")
+    merge.add_argument("--replace", action="store_true", help="a profile twice: let the later one stand")
+    merge.add_argument("--controls", type=Path, help="controls.json, the account of the planted faults")
+    merge.set_defaults(run=run_merge)
+    signing = verbs.add_parser("sign", help="vouch for a report: a DSSE envelope beside it")
+    signing.add_argument("report", type=Path)
+    signing.add_argument("--key", required=True, type=Path, help="a private ed25519 key, PEM or ssh")
+    signing.add_argument("--valid-days", type=int, default=VALID_DAYS, help="default: %(default)s")
+    signing.set_defaults(run=run_sign)
+    gating = verbs.add_parser("gate", help="say whether a wheel may be published, or what is missing")
+    gating.add_argument("wheel", type=Path)
+    gating.add_argument("report", type=Path)
+    gating.add_argument(
+        "--key", action="append", type=Path, help="a trusted public key; default: all in keys/"
+    )
+    gating.add_argument("--envelope", type=Path, help=f"default: {ENVELOPE_NAME} beside the report")
+    gating.add_argument("--policy", type=Path, default=gate.POLICY, help="default: %(default)s")
+    gating.set_defaults(run=run_gate)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Run the verb that was chosen."""
+    try:
+        code: int = chosen.run(chosen)
+    except (ReportError, StatementError, gate.PolicyError, CatalogueError, OSError) as error:
+        sys.stderr.write(f"conformance: {error}\n")
+        return UNUSABLE
+    return code
+
+
+def run_merge(chosen: argparse.Namespace) -> int:
+    """Join reports; refused if they are not about the same wheel, judged by the same kit."""
+    reports = [read_report(path) for path in chosen.reports]
+    try:
+        joined = join_reports(reports, chosen.output.resolve().name, replace=chosen.replace)
+    except ReportError as error:
+        sys.stderr.write(f"conformance: {error}\n")
+        return REFUSED
+    if chosen.controls:
+        joined["controls"] = read_controls_account(chosen.controls, joined)
+    write_report(chosen.output, joined)
+    for line in summarise(joined):
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{chosen.output}/report.json, index.html, junit.xml\n")
+    return 0
+
+
+def read_controls_account(path: Path, joined: Json) -> Json:
+    """Return the account in `path`, judged by the schema as the part of the report that it becomes."""
+    import json  # noqa: PLC0415  # only this verb parses a document that is not a report
+
+    try:
+        account: Json = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ReportError(f"{path}: not JSON: {error}") from error
+    whole = parse_report(json.dumps({**joined, "controls": account}).encode(), str(path))
+    controls: Json = whole["controls"]
+    return controls
+
+
+def run_sign(chosen: argparse.Namespace) -> int:
+    """Put a signed statement beside the report."""
+    content = chosen.report.read_bytes()
+    report = parse_report(content, str(chosen.report))
+    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=chosen.valid_days)
+    statement = make_statement(report, content, expires=until.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    place = chosen.report.with_name(ENVELOPE_NAME)
+    place.write_bytes(sign(statement, chosen.key))
+    sys.stdout.write(f"{place}: {statement['predicate']['result']}\n")
+    return 0
+
+
+def run_gate(chosen: argparse.Namespace) -> int:
+    """Print PASS, or a line for each thing that is missing."""
+    envelope = chosen.envelope or chosen.report.with_name(ENVELOPE_NAME)
+    paths = chosen.key or sorted(KEYS.glob("*.pem"))
+    try:
+        shim = digest_shim(chosen.wheel)
+    except InputError:
+        shim = None
+    case = gate.Case(
+        wheel=chosen.wheel.read_bytes(),
+        wheel_shim_sha256=shim,
+        report=chosen.report.read_bytes(),
+        envelope=envelope.read_bytes() if envelope.exists() else None,
+        keys=tuple(read_public_key(path) for path in paths),
+        catalogue=read_catalogue(),
+        kit_sha256=digest_files(),
+        policy=gate.read_policy(chosen.policy),
+        now=datetime.datetime.now(datetime.UTC),
+    )
+    faults = gate.find_faults(case)
+    for fault in faults:
+        sys.stdout.write(f"release-gate: {fault}\n")
+    if faults:
+        sys.stdout.write(f"release-gate: REFUSED: {len(faults)} reasons\n")
+        return REFUSED
+    sys.stdout.write(f"release-gate: PASS: {chosen.wheel.name} on {', '.join(case.policy.profiles)}\n")
+    return 0

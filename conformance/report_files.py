@@ -1,0 +1,110 @@
+"""The files of a run: report.json and what is made of it, read and written with care.
+
+A report comes from a machine that may have failed half-way, or from somebody else: what is read is judged against
+`report.schema.json` first.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import jsonschema
+
+from conformance.rendering.junit import make_junit
+from conformance.rendering.page import make_page
+from conformance.report import Json, ReportError, merge_report
+
+SCHEMA_FILE: Final = Path(__file__).with_name("report.schema.json")
+LIMIT_BYTES: Final = 512 * 1024 * 1024
+
+
+def read_report(path: Path) -> Json:
+    """Return the report in `path`.
+
+    Raises:
+        ReportError: It cannot be read, is not JSON, or is not what the schema says; the message is one line.
+    """
+    try:
+        if path.stat().st_size > LIMIT_BYTES:
+            raise ReportError(f"{path}: larger than {LIMIT_BYTES} bytes")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ReportError(f"{path}: {error.strerror}") from error
+    return parse_report(content, str(path))
+
+
+def parse_report(content: bytes, name: str) -> Json:
+    """Return the report that `content` is; `name` stands in the message of a refusal.
+
+    Raises:
+        ReportError: It is not JSON, or not what the schema says.
+    """
+    try:
+        # Python reads NaN and doubled keys, which no other reader of JSON has to.
+        document = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_refuse_doubles)
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"{name}: not JSON: {error}") from error
+    try:
+        _validator().validate(document)
+    except jsonschema.ValidationError as error:
+        place = "/".join(str(step) for step in error.absolute_path) or "the whole"
+        raise ReportError(f"{name}: not a report: {place}: {error.message[:200]}") from error
+    report: Json = document
+    return report
+
+
+@cache
+def _validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text("utf-8")))
+
+
+def write_profile(directory: Path, profile: Json) -> Json:
+    """Put `profile` into the report of the run in `directory`, and return the whole report.
+
+    Safe against processes of other profiles that write the same run: one lock, each file renamed into place.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory / ".lock"):
+        path = directory / "report.json"
+        earlier = read_report(path) if path.exists() else None
+        report = merge_report(earlier, directory.name, profile)
+        write_report(directory, report)
+    return report
+
+
+def write_report(directory: Path, report: Json) -> None:
+    """Write report.json, junit.xml and index.html into `directory`, each renamed into place."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    _replace(directory / "report.json", text.encode(errors="backslashreplace"))
+    _replace(directory / "junit.xml", make_junit(report))
+    _replace(directory / "index.html", make_page(report).encode(errors="backslashreplace"))
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _refuse_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return made
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(content)
+    aside.replace(path)

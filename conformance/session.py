@@ -1,0 +1,206 @@
+"""One run on one host, as the process that controls it sees it: boot, prove, install, and at the end look and report.
+
+The process that was started by hand or by nox is the controller: it alone boots, installs, proves and reports. A
+worker of xdist only connects.
+"""
+
+import contextlib
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import vms
+from conformance import (
+    clauses,
+    install,
+    logs,
+    preconditions,
+    provenance,
+    report,
+    report_files,
+    snapshot,
+    waivers,
+)
+from conformance.inputs import InputError
+from conformance.subject import KitError
+
+ROOT: Final = Path(__file__).parent.parent
+REPORTS: Final = ROOT / "reports"
+PLANTED: Final = report.Proof(
+    "planted", proven=True, observed="a negative control; such a run is never green"
+)
+# Everything that can go wrong around the clauses and says nothing about them.
+TROUBLE: Final = (vms.VmsError, InputError, KitError, ValueError)
+
+
+@dataclass
+class Controller:
+    """What the controller gathers from boot to report."""
+
+    profile: vms.Profile
+    catalogue: clauses.Catalogue
+    waivers: tuple[waivers.Waiver, ...]
+    selected: tuple[str, ...] | None
+    seed: int
+    started: str
+    machine: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    guest: vms.Guest | None = None
+    subject: dict[str, str] = field(default_factory=dict)
+    before: tuple[report.Proof, ...] = ()
+    state: snapshot.State = field(default_factory=dict)
+    records: dict[tuple[str, str], report.TestRecord] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    timing: dict[str, float] = field(default_factory=dict)
+    # At the start: what a person edits while it runs did not judge.
+    kit: dict[str, Any] = field(default_factory=provenance.describe_kit)
+    begun: float = field(default_factory=time.monotonic)
+    clauses_begun: float | None = None
+    written: report.Json | None = None
+
+    @property
+    def own_part(self) -> report.Json:
+        """Return the report's part about the profile of this run."""
+        profiles: list[report.Json] = (self.written or {"profiles": []})["profiles"]
+        return next(entry for entry in profiles if entry["profile"] == self.profile.name)
+
+
+def prepare(config: pytest.Config, controller: Controller, say: Callable[[str], None]) -> None:
+    """Leave a proven guest with the product in it."""
+    name = controller.profile.name
+    # Texts and not paths: xdist sends the options to its workers, and knows simple types only.
+    wheel, shim = (
+        Path(value) if value else None for value in (config.getoption("wheel"), config.getoption("shim"))
+    )
+    if wheel is None and shim is None:
+        raise InputError("nothing to test: give --wheel (nox -s conformance builds one) or --shim")
+    with timed(controller, "boot"):
+        if not (config.getoption("reuse") and vms.status(name) == "up"):
+            # Also what a failed boot left has to go.
+            controller.machine.callback(take_away, config, controller)
+            vms.up(name, report=lambda line: say(f"vms: {line}"))
+        controller.guest = vms.connect(name)
+    if config.getoption("planted"):
+        # `conformance.controls` proved the machine and put its fault there. What comes out is about the kit.
+        controller.before = (PLANTED,)
+        controller.subject["planted"] = config.getoption("planted")
+        return
+    with timed(controller, "prove"):
+        controller.before = preconditions.prove(controller.guest)
+    with timed(controller, "install"):
+        product = install.Product(wheel, shim)
+        controller.subject |= {**product.describe(), **controller.guest.identity}
+        controller.subject |= install.install(
+            controller.guest,
+            product,
+            Path(config.getoption("kit_cache")).expanduser(),
+            controller.profile.users,
+            debian=any(name in install.BIG_CLAUSES for name in controller.selected or controller.catalogue),
+        )
+    with timed(controller, "look"):
+        controller.state = snapshot.take_snapshot(controller.guest)
+
+
+def take_away(config: pytest.Config, controller: Controller) -> None:
+    """Destroy the machine, unless it is wanted for a look."""
+    if config.getoption("reuse"):
+        return
+    if config.getoption("keep_on_fail") and not (controller.written or {}).get("green"):
+        return
+    vms.destroy(controller.profile.name)
+
+
+def conclude(config: pytest.Config, controller: Controller) -> None:
+    """Look at the host once more and write the report, whatever happened. The machine stays until `machine` closes."""
+    if controller.clauses_begun is not None:
+        controller.timing["clauses"] = time.monotonic() - controller.clauses_begun
+    after: tuple[report.Proof, ...] = ()
+    host = report.HostState(controller.state)
+    counts: dict[str, int] = {}
+    if config.getoption("planted"):
+        after = (PLANTED,)
+        controller.errors.append(
+            f"a negative control ({config.getoption('planted')}): no verdict on a product"
+        )
+    elif controller.guest is not None:
+        try:
+            host = look_again(controller, controller.guest)
+            with timed(controller, "logs"):
+                counts = gather_logs(controller, controller.guest)
+        except TROUBLE as error:
+            controller.errors.append(str(error))
+        with timed(controller, "prove again"):
+            after = preconditions.prove(controller.guest)
+    controller.timing["all"] = time.monotonic() - controller.begun
+    run = report.ProfileRun(
+        profile=controller.profile.name,
+        started=controller.started,
+        finished=now_text(),
+        seed=controller.seed,
+        runtime=config.getoption("runtime"),
+        subject=controller.subject,
+        before=controller.before,
+        after=after,
+        records=tuple(controller.records.values()),
+        kit=controller.kit,
+        errors=tuple(controller.errors),
+        selected=controller.selected,
+        timing=controller.timing,
+        host=host,
+        logs=counts,
+    )
+    directory = Path(config.getoption("report_dir") or REPORTS / controller.started.replace(":", ""))
+    config.option.report_dir = str(directory)
+    made = report.make_profile(run, controller.catalogue, controller.waivers)
+    controller.written = report_files.write_profile(directory, made)
+
+
+def look_again(controller: Controller, guest: vms.Guest) -> report.HostState:
+    """Return the host's state before and after; what the run has to answer for becomes an error."""
+    if not controller.state:
+        return report.HostState()
+    with timed(controller, "look"):
+        host = report.HostState(controller.state, snapshot.take_snapshot(guest))
+    controller.errors += snapshot.find_faults(host)
+    return host
+
+
+def gather_logs(controller: Controller, guest: vms.Guest) -> dict[str, int]:
+    """Share the logs of the run out to its evidence; return how many lines there were, and how many denials."""
+    pieces = [
+        piece
+        for record in controller.records.values()
+        for attempt in record.attempts
+        for piece in attempt.evidence
+    ]
+    begins = [piece["started"] for piece in pieces if "started" in piece]
+    if not begins:
+        return {}
+    lines = logs.read_logs(guest, min(begins))
+    logs.share_out(lines, pieces)
+    # A line of the ring buffer stands with every job of its moment.
+    kernel = {line for piece in pieces for line in piece.get("kernel", ())}
+    return {
+        "kernel": len(kernel),
+        **{name: sum(line.source == name for line in lines) for name in ("journal", "audit")},
+        "denials": logs.count_denials([*kernel, *(line.text for line in lines)]),
+    }
+
+
+@contextlib.contextmanager
+def timed(controller: Controller, name: str) -> Iterator[None]:
+    """Add the time of what is inside to the report."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        controller.timing[name] = controller.timing.get(name, 0.0) + time.monotonic() - start
+
+
+def now_text() -> str:
+    """Return the time as ISO 8601, UTC."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,100 @@
+"""What was red last time, what the kit is, and what a run may change of its host."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conformance import again, look
+from conformance.inputs import InputError
+from conformance.provenance import TREES, describe_kit, digest_files, digest_shim
+from conformance.report import HostState
+from conformance.report_files import write_report
+from conformance.snapshot import JUDGED, find_faults
+from conformance.verdicts import Outcome
+from tests.unit.conformance.samples import GREEN, SHIM, digest, make_report, make_wheel, record, run
+
+
+def test_the_newest_report_of_the_profile_says_what_was_red(tmp_path: Path) -> None:
+    """Another profile's, an older one's and a planted fault's do not; what is no report is passed over."""
+    red = run(record("AB-001", Outcome.FAILED, message="x"), *GREEN[1:2], finished="2026-11-22T00:03:00Z")
+    older = run(*GREEN, finished="2026-11-22T00:02:00Z")
+    planted = run(*GREEN, finished="2026-11-22T00:09:00Z", subject={"planted": "always-fails"})
+    for name, entry in (("a", red), ("b", older), ("c", run(*GREEN, profile="other")), ("d", planted)):
+        write_report(tmp_path / name, make_report(entry))
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e/report.json").write_text("{")
+
+    assert again.find_last_failed(tmp_path, "local") == ("AB-001", "CD-003")
+    with pytest.raises(LookupError, match="no report about debian11"):
+        again.find_last_failed(tmp_path, "debian11")
+
+
+def test_a_green_report_leaves_nothing_to_judge_again(tmp_path: Path) -> None:
+    """It is said, and not taken for a run of everything."""
+    write_report(tmp_path / "a", make_report(run(*GREEN[:2], record("CD-003", Outcome.PASSED))))
+    with pytest.raises(LookupError, match="no clause was red on local"):
+        again.find_last_failed(tmp_path, "local")
+
+
+def make_kit(root: Path) -> Path:
+    """Make a tree like the kit's."""
+    for tree in TREES:
+        (root / tree / "__pycache__").mkdir(parents=True)
+        (root / tree / "a.py").write_text("a = 1\n")
+    return root
+
+
+def test_the_kit_is_its_files(tmp_path: Path) -> None:
+    """A changed byte or name is another kit; what Python leaves beside the files is not."""
+    root = make_kit(tmp_path)
+    first = digest_files(root)
+    (root / "vms/__pycache__/a.pyc").write_text("x")
+    assert digest_files(root) == first
+    (root / "vms/a.py").write_text("a = 2\n")
+    second = digest_files(root)
+    (root / "vms/a.py").rename(root / "vms/b.py")
+    assert len({first, second, digest_files(root)}) == 3
+
+
+@pytest.mark.spawns
+def test_a_tree_without_git_has_a_digest_all_the_same(tmp_path: Path) -> None:
+    """An unpacked archive is a kit too; nothing is said of a commit."""
+    assert set(describe_kit(make_kit(tmp_path))) == {"sha256"}
+
+
+def test_the_shim_is_found_in_the_wheel(tmp_path: Path) -> None:
+    """And what is no wheel, or a wheel without one, is said."""
+    wheel = tmp_path / "x.whl"
+    wheel.write_bytes(make_wheel())
+    assert digest_shim(wheel) == digest(SHIM)
+    wheel.write_bytes(b"PK")
+    with pytest.raises(InputError, match="not a zip file"):
+        digest_shim(wheel)
+
+
+def test_a_run_answers_for_what_does_not_change_by_itself() -> None:
+    """A sysctl, an account or a mount of ours is an error; a mount of a login is told and no more."""
+    before = {"sysctls": ["kernel/x 1"], "mounts": ["/ ext4 rw"], "mounts of ours": []}
+    after = {
+        "sysctls": ["kernel/x 0"],
+        "mounts": ["/ ext4 rw", "/run/user/0 tmpfs rw"],
+        "mounts of ours": ["/opt/locald x rw"],
+    }
+    assert find_faults(HostState(before, after)) == [
+        "the host was changed: sysctls - kernel/x 1",
+        "the host was changed: sysctls + kernel/x 0",
+        "the host was changed: mounts of ours + /opt/locald x rw",
+    ]
+    assert find_faults(HostState(before, before)) == []
+
+
+def test_the_look_at_this_machine_has_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    """It only reads, so it can be tried here; the parts that are judged are among them."""
+    look.main()
+    state = json.loads(capsys.readouterr().out)
+
+    assert set(JUDGED) <= set(state)
+    assert any(line.startswith("passwd 0:0 -rw") for line in state["accounts"])
+    assert any(line.startswith("null crw") for line in state["devices"])
+    assert any(line.startswith("/ ") for line in state["mounts"])

@@ -1,0 +1,414 @@
+"""The release gate: a good report passes, and each kind of bad one is refused with a line that says why."""
+
+import base64
+import datetime
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+import vms
+from conformance import __main__ as command
+from conformance.clauses import read_catalogue
+from conformance.provenance import describe_kit
+from conformance.release.gate import POLICY, Case, Policy, PolicyError, find_faults, read_policy
+from conformance.release.statement import (
+    PAYLOAD_TYPE,
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
+    StatementError,
+    make_statement,
+    open_envelope,
+    read_public_key,
+    sign,
+)
+from conformance.report import Json, make_profile
+from conformance.verdicts import Outcome
+from conformance.waivers import Waiver
+from tests.unit.conformance.samples import (
+    CATALOGUE,
+    GREEN,
+    KIT,
+    SHIM,
+    as_bytes,
+    digest,
+    make_report,
+    make_wheel,
+    proof,
+    record,
+    run,
+)
+
+NOW = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
+EXPIRES = "2026-12-01T00:00:00Z"
+LAST_DAY = datetime.date(2026, 11, 23)
+Change = Callable[[Json], None]
+
+
+def write_keys(directory: Path, name: str) -> tuple[Path, Path]:
+    """Make a key pair; return the private and the public file."""
+    directory.mkdir(parents=True, exist_ok=True)
+    private = Ed25519PrivateKey.generate()
+    secret, public = directory / f"{name}.key", directory / f"{name}.pem"
+    secret.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    public.write_bytes(
+        private.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return secret, public
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The key pair that the gate trusts."""
+    return write_keys(tmp_path_factory.mktemp("keys"), "good")
+
+
+def make_case(report: Json, keys: tuple[Path, Path], *, expires: str = EXPIRES) -> Case:
+    """Return a case in which everything is in order, if the report is."""
+    content = as_bytes(report)
+    return Case(
+        wheel=make_wheel(),
+        wheel_shim_sha256=digest(SHIM),
+        report=content,
+        envelope=sign(make_statement(report, content, expires=expires), keys[0]),
+        keys=(read_public_key(keys[1]),),
+        catalogue=CATALOGUE,
+        kit_sha256=KIT,
+        policy=Policy(("local",), 14, controls_required=False),
+        now=NOW,
+    )
+
+
+def changed(change: Change, **more: Any) -> Json:
+    """Return a good report with one change, signed afterwards like any other."""
+    report: Json = json.loads(as_bytes(make_report(run(*GREEN, **more))))
+    change(report["profiles"][0])
+    return report
+
+
+def test_a_good_report_passes(keys: tuple[Path, Path]) -> None:
+    """Complete, signed, matching, unexpired; a SHOULD that fails is no reason."""
+    assert find_faults(make_case(make_report(), keys)) == []
+
+
+def test_the_statement_is_in_totos(keys: tuple[Path, Path]) -> None:
+    """Statement v1, predicate test-result, subject wheel and shim, and what the verdicts hold for."""
+    case = make_case(make_report(run(*GREEN), run(*GREEN, profile="vm")), keys)
+    assert case.envelope is not None
+    envelope = json.loads(case.envelope)
+    statement, why_not = open_envelope(case.envelope, list(case.keys))
+
+    assert (envelope["payloadType"], why_not) == (PAYLOAD_TYPE, "")
+    assert json.loads(base64.b64decode(envelope["payload"])) == statement
+    assert (statement["_type"], statement["predicateType"]) == (STATEMENT_TYPE, PREDICATE_TYPE)
+    assert {entry["digest"]["sha256"] for entry in statement["subject"]} == {
+        digest(make_wheel()),
+        digest(SHIM),
+    }
+    predicate = statement["predicate"]
+    assert predicate["result"] == "WARNED"  # of the SHOULD
+    assert predicate["passedTests"] == ["local/AB-001", "local/AB-002", "vm/AB-001", "vm/AB-002"]
+    assert predicate["failedTests"] == ["local/CD-003", "vm/CD-003"]
+    assert (
+        predicate["configuration"][1]["annotations"] | {"guest_kernel": "6.1.0", "seed": "7"}
+        == (predicate["configuration"][1]["annotations"])
+    )
+
+
+def set_in(*path: Any) -> Change:
+    """Return a change that puts the last of `path` at the place that the others name."""
+
+    def change(profile: Json) -> None:
+        *steps, key, value = path
+        functools.reduce(lambda inner, step: inner[step], steps, profile)[key] = value
+
+    return change
+
+
+BAD_REPORTS: dict[str, tuple[Json, str]] = {
+    "other wheel": (changed(set_in("subject", "wheel_sha256", "0" * 64)), "about another wheel"),
+    "other shim": (
+        changed(set_in("subject", "installed_shim_sha256", "0" * 64)),
+        "the shim that ran is not the one in the wheel",
+    ),
+    "other kit": (changed(set_in("kit", "sha256", "0" * 64)), "another kit judged"),
+    "changed kit": (changed(set_in("kit", "dirty", True)), "the kit had changes"),  # noqa: FBT003
+    "other runtime": (changed(set_in("runtime", "crun")), "it judged crun"),
+    "no kernel": (changed(lambda profile: profile["subject"].pop("guest_kernel")), "its guest_kernel"),
+    "no policy": (changed(lambda profile: profile["subject"].pop("policy_sha256")), "its policy_sha256"),
+    "box without digest": (changed(set_in("subject", "box", "debian12")), "the digest of its box"),
+    "missing profile": (make_report(run(*GREEN, profile="vm")), "profile local: missing"),
+    "failed clause": (
+        make_report(run(*GREEN[1:], record("AB-001", Outcome.FAILED, message="boom"))),
+        "profile local: AB-001: FAIL: boom",
+    ),
+    "flaky clause": (
+        make_report(run(*GREEN[1:], record("AB-001", Outcome.FAILED, Outcome.PASSED, message="late"))),
+        "profile local: AB-001: FLAKY: passed 1 of 2: late",
+    ),
+    "untested clause": (make_report(run(*GREEN[1:])), "profile local: AB-001: MISSING"),
+    "red beside the required": (
+        make_report(run(*GREEN), run(*GREEN[1:], profile="vm")),
+        "profile vm: AB-001: MISSING",
+    ),
+    "clause left out": (
+        changed(lambda profile: profile["clauses"].pop(0)),
+        "1 clauses are missing: AB-001",
+    ),
+    "clause twice": (
+        changed(lambda profile: profile["clauses"].append(profile["clauses"][0])),
+        "a clause stands there twice",
+    ),
+    "clause of no catalogue": (
+        changed(set_in("clauses", 1, "id", "ZZ-999")),
+        "1 clauses are not this host's: ZZ-999",
+    ),
+    "level lowered": (changed(set_in("clauses", 0, "level", "SHOULD")), "AB-001 is a MUST, not a SHOULD"),
+    "verdict embellished": (
+        changed(set_in("clauses", 0, "tests", 0, "attempts", 0, "outcome", "failed")),
+        "AB-001: its verdict PASS does not follow",
+    ),
+    "a selection": (changed(set_in("complete", False)), "only a selection"),  # noqa: FBT003
+    "precondition lost": (
+        make_report(run(*GREEN, after=(proof(proven=False),))),
+        "profile local: INVALID: not proven after the clauses: fact",
+    ),
+    "precondition never proven": (
+        changed(lambda profile: profile["preconditions"].update(before=[])),
+        "INVALID: nothing was proven of the host before",
+    ),
+    "host changed": (
+        make_report(run(*GREEN, errors=("the host was changed: accounts - x",))),
+        "an error of the run: the host was changed",
+    ),
+    "planted": (
+        make_report(run(*GREEN, subject={"planted": "always-succeeds"})),
+        "a fault was planted: always-succeeds",
+    ),
+    "too old": (changed(set_in("finished", "2026-11-01T00:00:00Z")), "expired: it finished on 2026-11-01"),
+    "of the future": (changed(set_in("finished", "2027-01-01T00:00:00Z")), "at no time in the past"),
+    "green by its own word": (
+        changed(set_in("green", False)),  # noqa: FBT003
+        "calls itself green, or not, against",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REPORTS)
+def test_a_bad_report_is_refused_though_it_is_signed(name: str, keys: tuple[Path, Path]) -> None:
+    """The signature says who vouches, not that the report is good; each fault has its line."""
+    report, says = BAD_REPORTS[name]
+    faults = find_faults(make_case(report, keys))
+
+    assert any(says in fault for fault in faults), faults
+    assert all("\n" not in fault for fault in faults)
+
+
+def test_an_unsigned_report_is_refused(keys: tuple[Path, Path]) -> None:
+    """There is no envelope, or it is none."""
+    case = make_case(make_report(), keys)
+    assert find_faults(replace(case, envelope=None)) == [
+        "unsigned: there is no envelope beside the report (python -m conformance sign)"
+    ]
+    for broken in (b"", b"{}", b"[]", b"null", b'{"payload": 1, "payloadType": 2, "signatures": 3}'):
+        (fault,) = find_faults(replace(case, envelope=broken))
+        assert fault.startswith("signature: not a DSSE envelope")
+    without = json.dumps({**json.loads(case.envelope or b""), "signatures": []}).encode()
+    assert find_faults(replace(case, envelope=without)) == [
+        "signature: the signature is not by a trusted key over these bytes"
+    ]
+
+
+def test_a_report_signed_by_somebody_else_is_refused(keys: tuple[Path, Path], tmp_path: Path) -> None:
+    """Nor does a signature count where nobody is trusted."""
+    wrong = make_case(make_report(), write_keys(tmp_path, "wrong"))
+    assert find_faults(replace(wrong, keys=(read_public_key(keys[1]),))) == [
+        "signature: the signature is not by a trusted key over these bytes"
+    ]
+    (fault,) = find_faults(replace(wrong, keys=()))
+    assert fault.startswith("signature: no key is trusted")
+
+
+def test_an_envelope_of_another_report_is_refused(keys: tuple[Path, Path]) -> None:
+    """The statement names the report by its digest, and says what the report says."""
+    case, other = make_case(make_report(), keys), make_case(make_report(run(*GREEN, seed=8)), keys)
+    assert find_faults(replace(case, envelope=other.envelope)) == [
+        "signature: the statement is about another report.json, or this one was changed"
+    ]
+    statement = make_statement(make_report(), case.report, expires=EXPIRES)
+    statement["predicate"]["failedTests"] = []
+    assert find_faults(replace(case, envelope=sign(statement, keys[0]))) == [
+        "signature: the statement does not say what the report says"
+    ]
+
+
+def test_an_expired_statement_is_refused(keys: tuple[Path, Path]) -> None:
+    """However young the report is."""
+    (fault,) = find_faults(make_case(make_report(), keys, expires="2026-11-22T23:59:59Z"))
+    assert fault == "expired: the statement counted until 2026-11-22T23:59:59Z"
+    (fault,) = find_faults(make_case(make_report(), keys, expires="never"))
+    assert "no time at which it expires" in fault
+
+
+def test_a_waiver_counts_until_its_day(keys: tuple[Path, Path]) -> None:
+    """It was in force when the report was made; at the gate it has to be, still."""
+    failed = run(*GREEN[1:], record("AB-001", Outcome.FAILED, message="boom"))
+    waiver = Waiver("AB-001", "*", "being mended", "somebody", LAST_DAY)
+    case = make_case(make_report(failed, waivers=(waiver,)), keys)
+
+    assert find_faults(case) == []
+    assert find_faults(replace(case, now=NOW + datetime.timedelta(days=1))) == [
+        "profile local: AB-001: its waiver expired on 2026-11-23 (somebody: being mended)"
+    ]
+
+
+def test_the_planted_faults_are_judged_where_they_are_in_the_report(keys: tuple[Path, Path]) -> None:
+    """Of the same wheel, none missed, none unproven; required only where the policy says so."""
+    account: Json = {
+        "schema": "locald-conformance-controls/1",
+        "profile": "local",
+        "wheel_sha256": digest(make_wheel()),
+        "missed": [],
+        "unproven": [],
+        "verdicts": {"always-fails": {"AB-001": "FAIL"}},
+    }
+
+    def faults_of(**changes: Any) -> list[str]:
+        return find_faults(make_case(make_report(controls=account | changes), keys))
+
+    assert faults_of() == []
+    assert faults_of(wheel_sha256="0" * 64) == ["planted faults: planted in another wheel"]
+    assert faults_of(unproven=["AB-001"]) == ["planted faults: 1 clauses unproven: AB-001"]
+    assert faults_of(missed=[{"control": "x", "clause": "AB-001"}]) == [
+        "planted faults: x did not turn AB-001 red"
+    ]
+    assert faults_of(verdicts={}) == ["planted faults: none was planted"]
+    strict = Policy(("local",), 14, controls_required=True)
+    (fault,) = find_faults(replace(make_case(make_report(), keys), policy=strict))
+    assert "no account of them" in fault
+
+
+@functools.cache
+def good_case() -> Case:
+    """Return one good case for all examples."""
+    import tempfile  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as name:
+        return make_case(make_report(), write_keys(Path(name), "good"))
+
+
+@given(st.data())
+def test_any_changed_byte_of_wheel_or_report_is_detected(data: st.DataObject) -> None:
+    """The evidence is part of the report: a changed byte of either, or of the wheel, is refused."""
+    case = good_case()
+    part = data.draw(st.sampled_from(["wheel", "report"]))
+    content = bytearray(getattr(case, part))
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    changes: dict[str, Any] = {part: bytes(content)}
+    assert find_faults(replace(case, **changes))
+
+
+def test_every_byte_of_the_evidence_counts() -> None:
+    """Not a sample: each byte of one piece of evidence, flipped."""
+    case = good_case()
+    begin = case.report.index(b'"evidence": [\n')
+    for place in range(begin, case.report.index(b"]", begin + 600)):
+        content = bytearray(case.report)
+        content[place] ^= 1
+        assert find_faults(replace(case, report=bytes(content))), place
+
+
+@given(st.data())
+def test_a_changed_envelope_says_the_same_or_is_refused(data: st.DataObject) -> None:
+    """White space and the loose end of base64 may change; what was signed may not."""
+    case = good_case()
+    assert case.envelope is not None
+    content = bytearray(case.envelope)
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    if find_faults(replace(case, envelope=bytes(content))):
+        return
+    assert open_envelope(bytes(content), list(case.keys)) == open_envelope(case.envelope, list(case.keys))
+
+
+def test_other_keys_are_refused_by_name(tmp_path: Path) -> None:
+    """No key, a public one where a private one is needed, a missing file."""
+    secret, public = write_keys(tmp_path, "a")
+    for path, match in ((public, "not a private key"), (tmp_path / "b", "No such file")):
+        with pytest.raises(StatementError, match=match):
+            sign({}, path)
+    for path, match in ((secret, "not a public key"), (tmp_path / "b", "No such file")):
+        with pytest.raises(StatementError, match=match):
+            read_public_key(path)
+
+
+def test_the_policy_of_releases_is_in_order(tmp_path: Path) -> None:
+    """It names profiles that exist; a malformed one is no policy."""
+    assert set(read_policy().profiles) <= set(vms.names())
+    text = POLICY.read_text("utf-8")
+    for number, broken in enumerate((text + "more = 1\n", text.replace("14", '"14"'), "profiles = 1", "=")):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(broken)
+        with pytest.raises(PolicyError, match=str(path)):
+            read_policy(path)
+
+
+@pytest.mark.spawns
+def test_the_verbs_from_report_to_gate(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Merge, sign, gate, as they are typed, with this tree's own catalogue and kit; then one byte is changed."""
+    catalogue = read_catalogue()
+    kit = {key: value for key, value in describe_kit().items() if key != "dirty"}
+    paths = []
+    for profile in ("local", "debian12-selinux"):
+        tests = [record(name, Outcome.PASSED) for name in catalogue if catalogue[name].applies_to(profile)]
+        finished = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        made = make_profile(run(*tests, profile=profile, kit=kit, finished=finished), catalogue, ())
+        paths.append(tmp_path / profile / "report.json")
+        paths[-1].parent.mkdir()
+        paths[-1].write_bytes(as_bytes({**make_report(), "profiles": [made]}))
+    wheel, policy, joined = tmp_path / "x.whl", tmp_path / "policy.toml", tmp_path / "joined"
+    wheel.write_bytes(make_wheel())
+    policy.write_text(
+        'max_age_days = 1\nprofiles = ["local", "debian12-selinux"]\ncontrols_required = false\n'
+    )
+    report = joined / "report.json"
+    gate = ["gate", str(wheel), str(report), f"--key={keys[1]}", f"--policy={policy}"]
+
+    assert command.main(["merge", *map(str, paths), "-o", str(joined)]) == 0
+    assert command.main(["merge", *map(str, paths), str(paths[0]), "-o", str(joined)]) == 1
+    assert "two results of the profile local" in capsys.readouterr().err
+    assert command.main(gate) == 1
+    assert "release-gate: unsigned" in capsys.readouterr().out
+    assert command.main(["sign", str(report), f"--key={keys[0]}"]) == 0
+    assert command.main(gate) == 0
+    assert "release-gate: PASS: x.whl on local, debian12-selinux" in capsys.readouterr().out
+    assert {path.name for path in joined.iterdir()} == {
+        "report.json",
+        "report.intoto.json",
+        "junit.xml",
+        "index.html",
+    }
+    wheel.write_bytes(make_wheel()[:-1] + b"x")
+    assert command.main(gate) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("release-gate: REFUSED: ")
+    assert "release-gate: profile local: it is about another wheel" in said
+    report.write_text("{")
+    assert command.main(gate) == 1
+    assert command.main(["gate", str(wheel), str(tmp_path / "none"), f"--key={keys[1]}"]) == 2

@@ -1,0 +1,71 @@
+"""The live line: on a terminal only, and nothing of pytest's beside it."""
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from conformance.progress import Live, is_wanted
+
+
+def make_reporter() -> Any:
+    """Return what the live line needs of pytest's terminal reporter."""
+    return SimpleNamespace(
+        _tw=SimpleNamespace(_file=io.StringIO()), isatty=True, showfspath=True, _show_progress_info="count"
+    )
+
+
+def test_the_line_counts_clauses_and_names_what_is_red() -> None:
+    """A clause with two tests counts once; brackets of a test's name are no markup."""
+    reporter = make_reporter()
+    live = Live("debian12-selinux", 3, reporter)
+    live.pytest_runtest_logstart()
+    live.count(("AB-001",), "test_a.py::test_x[direct]", passed=True)
+    live.count(("AB-001", "AB-002"), "test_a.py::test_x[mapped]", passed=False)
+    live.stop()
+    shown = reporter._tw._file.getvalue()
+
+    assert (reporter.showfspath, reporter._show_progress_info) == (False, False)
+    assert "debian12-selinux" in shown
+    assert "2/3" in shown
+    assert "test_x[direct]" in shown
+    assert "1 red:" in shown
+    assert "test_x[mapped]" in shown
+
+
+def test_pytest_prints_nothing_for_a_test_and_counts_it() -> None:
+    """Its category stays, its letter goes; what is neither passed nor failed is pytest's own affair."""
+    live = Live("local", 1, make_reporter())
+
+    def status(when: str, outcome: str) -> Any:
+        return live.pytest_report_teststatus(SimpleNamespace(when=when, outcome=outcome))
+
+    assert status("call", "passed") == ("passed", "", "")
+    assert status("call", "failed") == ("failed", "", "")
+    assert status("setup", "failed") == ("error", "", "")
+    assert status("setup", "passed") is None
+
+
+@pytest.mark.parametrize(
+    ("term", "isatty", "verbose", "capture", "wanted"),
+    [
+        ("xterm", True, 0, "fd", True),
+        ("xterm", False, 0, "fd", False),
+        ("dumb", True, 0, "fd", False),
+        ("xterm", True, 1, "fd", False),
+        ("xterm", True, 0, "no", False),
+    ],
+)
+def test_where_the_line_is_shown(
+    term: str, isatty: bool, verbose: int, capture: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in a log, not on a terminal that cannot redraw, not for those who asked for pytest's words."""
+    reporter = make_reporter()
+    reporter.isatty = isatty
+    monkeypatch.setenv("TERM", term)
+    config: Any = SimpleNamespace(
+        pluginmanager=SimpleNamespace(get_plugin=lambda _name: reporter),
+        option=SimpleNamespace(verbose=verbose, capture=capture),
+    )
+    assert is_wanted(config) is wanted

@@ -82,7 +82,8 @@ def pytest_configure(config: pytest.Config) -> None:
         profile = vms.read(config.getoption("profile"))
     except (clauses.CatalogueError, vms.ProfileError) as error:
         raise pytest.UsageError(str(error)) from error
-    if config.option.lf:
+    # Not there with `-p no:cacheprovider`.
+    if getattr(config.option, "lf", False):
         narrow_to_last_failed(config, profile.name)
     glob = config.getoption("clause")
     selected = clauses.select(catalogue, glob) if glob else None
@@ -125,6 +126,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         prepare(config, controller, reporter.write_line if reporter is not None else print)
     except TROUBLE as error:
         controller.errors.append(str(error))
+    except BaseException:
+        # Ctrl-C while it boots: pytest ends no session that did not start, so nobody else takes the machine away.
+        controller.machine.close()
+        raise
     if controller.errors or not all(proof.proven for proof in controller.before):
         end(config, controller)
         pytest.exit("\n".join(summary.summarise(controller.written or {})), returncode=1)

@@ -1,0 +1,137 @@
+"""A run of the kit from boot to report, on a machine that is not there: what happens around the clauses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conformance.report import Json
+from conformance.report_files import read_report
+from tests.unit.conformance.samples import make_wheel
+
+ROOT = Path(__file__).resolve().parents[3]
+# Stands in for vms and the installation. FAULT says what goes wrong; what was called goes into CALLS.
+PLUGIN = """
+import json, os
+import vms
+from conformance import install, look, session
+
+def note(word):
+    with open(os.environ["CALLS"], "a") as stream:
+        stream.write(word + "\\n")
+
+class Guest:
+    identity = {"system": "none"}
+    def __init__(self, profile):
+        self.profile, self.looks = profile, 0
+    def user(self, name):
+        return vms.User(name, 1000, 1000, "/home/x")
+    def run(self, command, **more):
+        if "-" in command:
+            self.looks += 1
+            changed = os.environ["FAULT"] == "changes" and self.looks > 1
+            state = {"sysctls": ["x 2" if changed else "x 1"], "mounts": []}
+            return vms.Output(tuple(command), "root", 0, json.dumps(state).encode(), b"", 0.1)
+        raise vms.GuestLost("the machine is gone")
+    def close(self):
+        pass
+
+def up(name, report):
+    note("up")
+    if os.environ["FAULT"] == "interrupt":
+        raise KeyboardInterrupt
+
+def prove(guest):
+    holds = os.environ["FAULT"] != "unproven"
+    return vms.Proof("local", (vms.Evidence("f", "says", ("c",), "root", "e", 0, "", "", 0.1, holds),))
+
+vms.up, vms.destroy, vms.prove = up, lambda name: note("destroy"), prove
+vms.connect = lambda name: Guest(vms.read(name))
+vms.status = lambda name: "down"
+install.install = lambda *arguments, **options: {"guest_kernel": "6"}
+"""
+
+
+def run_kit(directory: Path, fault: str, *options: str) -> tuple[int, str, list[str]]:
+    """Run two clauses; return the exit code, what was printed, and what was done with the machine."""
+    (directory / "fake_machine.py").write_text(PLUGIN)
+    (directory / "x.whl").write_bytes(make_wheel())
+    calls = directory / "calls"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "conformance", "-p", "fake_machine", "-p", "no:cacheprovider"),
+            *(f"--wheel={directory}/x.whl", "--clause=BUNDLE-001,BUNDLE-003", "--seed=3"),
+            *(f"--report-dir={directory}/run", *options),
+        ],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}",
+            "FAULT": fault,
+            "CALLS": str(calls),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode(), calls.read_text().split() if calls.exists() else []
+
+
+def profile_of(directory: Path) -> Json:
+    """Return the one profile of the report."""
+    (profile,) = read_report(directory / "run/report.json")["profiles"]
+    result: Json = profile
+    return result
+
+
+@pytest.mark.spawns
+def test_a_machine_that_goes_away_is_no_failed_clause(tmp_path: Path) -> None:
+    """ERROR, with the words of the machine; the report is whole, says how to judge again, and the machine is gone."""
+    code, said, calls = run_kit(tmp_path, "lost")
+    profile = profile_of(tmp_path)
+
+    assert (code, calls) == (1, ["up", "destroy"])
+    assert profile["totals"] == {"ERROR": 2}
+    assert "the machine is gone" in profile["clauses"][0]["reason"]
+    assert "again: ci/nox -s 'conformance(local)' -- --clause BUNDLE-001 --seed 3" in said
+    assert "time: " in said
+    assert {"boot", "prove", "install", "look", "clauses", "prove again", "all"} <= set(profile["timing"])
+    assert profile["kit"]["sha256"]
+    assert (tmp_path / "run/index.html").exists()
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("changes", "error: the host was changed: sysctls + x 2"),
+        ("unproven", "precondition before not proven: f"),
+    ],
+)
+def test_what_is_wrong_with_the_host_makes_the_run_red(tmp_path: Path, fault: str, says: str) -> None:
+    """And is said; a precondition that is not proven ends the run before the clauses."""
+    code, said, calls = run_kit(tmp_path, fault)
+
+    assert (code, calls) == (1, ["up", "destroy"])
+    assert says in said
+    assert not profile_of(tmp_path)["green"]
+
+
+@pytest.mark.spawns
+def test_ctrl_c_while_it_boots_leaves_no_machine(tmp_path: Path) -> None:
+    """What was half there is taken away."""
+    code, _, calls = run_kit(tmp_path, "interrupt")
+    assert (code, calls) == (2, ["up", "destroy"])
+
+
+@pytest.mark.spawns
+def test_a_red_machine_can_be_kept_and_looked_at(tmp_path: Path) -> None:
+    """It stays and the way in is named; where there is no terminal, it is said that there is no shell."""
+    _, said, calls = run_kit(tmp_path, "lost", "--keep-on-fail", "--shell-on-fail")
+    assert calls == ["up"]
+    assert "the machine is up: python -m vms ssh local" in said
+    assert "--shell-on-fail: no terminal, so no shell" in said

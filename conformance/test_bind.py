@@ -28,8 +28,11 @@ number = other[stdin]() if stdin in other else theirs.fileno()
 argv = [*become, shim, "bind", "--port", port, "--address", address]
 done = subprocess.run(argv, stdin=number, stderr=subprocess.PIPE, timeout=20)
 theirs.close()
-ours.settimeout(5)
-line, numbers, _, _ = socket.recv_fds(ours, 4096, 8)
+ours.settimeout(2)
+try:
+    line, numbers, _, _ = socket.recv_fds(ours, 4096, 8)
+except TimeoutError:  # datagrams have no end
+    line, numbers = b"", []
 told = {"line": line.decode(), "count": len(numbers)}
 for number in numbers[:1]:
     server = socket.socket(fileno=number)
@@ -134,8 +137,8 @@ def test_one_capability_for_one_call(subject: Subject) -> None:
     result = subject.call(ask(subject, trace=True))[0]
 
     assert result.exit_code == 0, result
-    programs = [program for _, program in result.executed if program.endswith("locald-shim")]
-    assert programs == [subject.runtime.program], result.executed
+    programs = [program for _, program in result.executed]
+    assert programs == [PYTHON, subject.runtime.program], result.executed
     uid = subject.caller().uid
     lines = [" ".join(line.split()) for line in result.data["trace"]]
     (bound,) = [index for index, line in enumerate(lines) if " bind(" in line]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from locald import policy as rules
 from locald import shim
+from locald.errors import ProgramFailed
 from locald.errors.admin import (
     PolicyForeign,
     SetupGroupUnknown,
@@ -80,7 +81,7 @@ def set_up(installation: shim.Installation, wishes: Wishes, *, policy: str = POL
     with _locked(policy):
         # Read before anything is changed: a policy that nobody understands stops the whole set-up.
         before = read_policy(policy)
-        version = str((shim.read_version(installation.shim) or {}).get("version"))
+        version = _read_version(installation.shim)
         after = _edit(policy, before, wishes, version, installation.setup_command())
         # First the shim: with the policy first, a crash in between would leave none that the policy takes.
         done = shim.run_install(installation.shim)
@@ -93,6 +94,13 @@ def set_up(installation: shim.Installation, wishes: Wishes, *, policy: str = POL
     said.append(f"{policy} {'already lets' if after == before else 'lets'} in {names}.")
     said += _explain_prefix(installation.shim)
     return said
+
+
+def _read_version(path: str) -> str:
+    version = (shim.read_version(path) or {}).get("version")
+    if not isinstance(version, str) or rules.parse_version(version) is None:
+        raise ProgramFailed([path, "version"], "its answer is no version", b"")
+    return version
 
 
 def _edit(path: str, text: str, wishes: Wishes, version: str, setup: list[str]) -> str:

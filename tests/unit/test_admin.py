@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from locald import admin, shim
+from locald.errors import ProgramFailed
 from locald.errors.admin import (
     PolicyForeign,
     SetupGroupUnknown,
@@ -235,6 +236,18 @@ def test_an_older_shim_is_not_set_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(shim, "run_install", lambda _path: {})
     admin.set_up(installation, admin.Wishes([ANN], [], "lower"), policy=str(policy))
     assert policy.read_text() == "version = 1\nallow-user = 1000\nmin-shim = 0.2.0\n"
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"version": 1}, {"version": "dev"}])
+def test_a_shim_without_a_version_is_not_set_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, object] | None
+) -> None:
+    """`program.failed`, before anything is changed."""
+    installation = prepared(tmp_path, monkeypatch)
+    monkeypatch.setattr(shim, "read_version", lambda _path: answer)
+    with pytest.raises(ProgramFailed, match="no version"):
+        admin.set_up(installation, WISHES, policy=str(tmp_path / "policy"))
+    assert not (tmp_path / "policy").exists()
 
 
 class Crash(BaseException):

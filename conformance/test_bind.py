@@ -122,7 +122,8 @@ def test_a_port_in_use_is_not_taken(subject: Subject) -> None:
     """Root's server on all addresses keeps port 80; once it has ended the port can be had."""
     pid = "/run/locald-kit.pid"
     serve = SERVE.format(port=80, pid=pid)
-    before = f'{PYTHON} -I -c "{serve}" >/dev/null 2>&1 </dev/null'
+    # Without the job's name in its environment, by which the agent finds and ends what a job left behind.
+    before = f'env -i {PYTHON} -I -c "{serve}" >/dev/null 2>&1 </dev/null'
     taken, free = subject.call(
         ask(subject, before=before, after=f"kill $(cat {pid}); rm {pid}"), ask(subject)
     )
@@ -161,7 +162,7 @@ def test_another_network_is_refused(subject: Subject) -> None:
     job = ask(subject)
     caller = subject.caller()
     become = ["setpriv", f"--reuid={caller.uid}", f"--regid={caller.gid}", "--init-groups"]
-    inside = job | {"argv": ["unshare", "--net", *become, *job["argv"]], "user": "root"}
+    inside = job | {"argv": ["/usr/bin/unshare", "--net", *become, *job["argv"]], "user": "root"}
     (result,) = subject.call(inside)
 
     assert (result.outcome, told(result)["count"]) == ((125, "bind.network"), 0), result

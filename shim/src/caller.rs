@@ -55,11 +55,11 @@ pub const FORWARDED: SignalSet = sys::signal_set(&[
 /// # Errors
 /// `host.kernel-call` if the kernel refuses what it never refuses.
 pub fn enter(status_fd: Option<i32>) -> Result<Entry, Error> {
-    open_standard_streams();
-    close_strays(status_fd);
     let broken = |what: &str, error| {
         Error::failed("host.kernel-call", format!("{what}: {error}"), "report this host's kernel")
     };
+    open_standard_streams();
+    close_strays(status_fd).map_err(|error| broken("close_range", error))?;
     let ids = sys::user_ids().map_err(|error| broken("getresuid", error))?;
     let group = sys::group_ids().map_err(|error| broken("getresgid", error))?;
     let groups = sys::groups().map_err(|error| broken("getgroups", error))?;
@@ -82,7 +82,7 @@ pub fn enter(status_fd: Option<i32>) -> Result<Entry, Error> {
         sys::change_dir(c"/").map_err(|error| broken("chdir", error))?;
     }
     if active(Rule::NotDumpable) {
-        let _ = sys::control(libc::PR_SET_DUMPABLE, 0);
+        sys::control(libc::PR_SET_DUMPABLE, 0).map_err(|error| broken("dumpable", error))?;
     }
     if active(Rule::Attributes) {
         let _ = sys::control(libc::PR_SET_PDEATHSIG, 0);
@@ -91,7 +91,8 @@ pub fn enter(status_fd: Option<i32>) -> Result<Entry, Error> {
         let _ = sys::control(libc::PR_SET_TIMERSLACK, 0);
         sys::reset_personality();
     }
-    let rlimits = take_limits();
+    // Unknown limits would be taken for none, and given to the payload.
+    let rlimits = take_limits().map_err(|error| broken("prlimit", error))?;
     let oom_score_adj = 0;
     Ok(Entry {
         caller: Caller { uid: ids.real, gid: group.real, groups, rlimits, oom_score_adj },
@@ -116,18 +117,16 @@ fn open_standard_streams() {
 }
 
 /// Raises each soft limit to its hard one, the size of core files to nothing; the values before.
-fn take_limits() -> [(u64, u64); 16] {
+fn take_limits() -> sys::Result<[(u64, u64); 16]> {
     let mut before = [(u64::MAX, u64::MAX); 16];
     for (resource, value) in (0_u32..).zip(before.iter_mut()) {
-        if let Ok(limit) = sys::limit(resource, None) {
-            *value = limit;
-            let own = own_limit(resource, limit);
-            if active(Rule::OwnLimits) && own != limit {
-                let _ = sys::limit(resource, Some(own));
-            }
+        *value = sys::limit(resource, None)?;
+        let own = own_limit(resource, *value);
+        if active(Rule::OwnLimits) && own != *value {
+            let _ = sys::limit(resource, Some(own));
         }
     }
-    before
+    Ok(before)
 }
 
 /// What the shim works under where the caller has `limit`: no core file, else as much as he may have.
@@ -145,11 +144,11 @@ pub fn restore_limits(caller: &Caller) {
 }
 
 /// Closes whatever else the caller left open, the status descriptor excepted.
-fn close_strays(status_fd: Option<i32>) {
+fn close_strays(status_fd: Option<i32>) -> sys::Result<()> {
     if !active(Rule::StrayDescriptors) {
-        return;
+        return Ok(());
     }
-    sys::close_all_but(status_fd.as_slice());
+    sys::close_all_but(status_fd.as_slice())
 }
 
 impl Entry {
@@ -258,7 +257,7 @@ fn keeper(caller: u32) -> u32 {
 
 fn as_ids<T>(uid: u32, gid: u32, step: impl FnOnce() -> T) -> T {
     let before = (sys::user_ids(), sys::group_ids());
-    let (Ok(users), Ok(groups)) = before else { sys::exit(125) };
+    let (Ok(users), Ok(groups)) = before else { give_up() };
     if users.effective == uid && groups.effective == gid {
         return step();
     }
@@ -266,13 +265,13 @@ fn as_ids<T>(uid: u32, gid: u32, step: impl FnOnce() -> T) -> T {
     let switched = sys::set_group_ids(sys::KEEP, gid, sys::KEEP)
         .and_then(|()| sys::set_user_ids(sys::KEEP, uid, sys::KEEP));
     if switched.is_err() {
-        sys::exit(125);
+        give_up();
     }
     let result = step();
     let back = sys::set_user_ids(sys::KEEP, users.effective, sys::KEEP)
         .and_then(|()| sys::set_group_ids(sys::KEEP, groups.effective, sys::KEEP));
     if back.is_err() {
-        sys::exit(125);
+        give_up();
     }
     result
 }
@@ -280,8 +279,22 @@ fn as_ids<T>(uid: u32, gid: u32, step: impl FnOnce() -> T) -> T {
 /// Ends what [`Entry::become_keeper`] began, on either side of a clone.
 pub fn become_root_again() {
     if sys::set_user_ids(sys::KEEP, 0, sys::KEEP).is_err() {
-        sys::exit(125);
+        give_up();
     }
+}
+
+/// Ends this process where its ids are not what the next step needs.
+///
+/// With a line, if the ids for writing it can be had; what makes the container leaves that to its
+/// supervisor, which hears of its end.
+fn give_up() -> ! {
+    if sys::own_pid() != 1 {
+        become_caller();
+        let why = "the kernel refused to change this process's ids";
+        let hint = "run again; if it stays so, report this host's kernel";
+        let _ = sys::write(2, &Error::failed("credentials.failed", why, hint).line());
+    }
+    sys::exit(125)
 }
 
 /// Gives every privilege up for good: real, effective and saved ids are the caller's.

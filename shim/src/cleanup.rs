@@ -85,8 +85,8 @@ fn remove_tree(entry: &Entry, rootfs: Fd) -> Result<(), Error> {
     // Container root is the caller: what is his or his ranges' can be removed, nothing else.
     let (uids, gids) = policy::own_map(&entry.caller, &grants)?;
     let mapped = execute::may_map();
-    // Nothing is to be forwarded here: what ends a program ends this one.
-    sys::set_signal_mask(0).or_fail(CODE, "sigprocmask")?;
+    // Nothing is to be forwarded here: what ends a program ends this one, but for a child that is gone.
+    sys::set_signal_mask(sys::signal_set(&[libc::SIGPIPE])).or_fail(CODE, "sigprocmask")?;
     let (reports, end) = sys::pipe().or_fail(CODE, "pipe")?;
     let (answers, go) = sys::pipe().or_fail(CODE, "pipe")?;
     match sys::clone_process(0).or_fail(CODE, "clone3")? {

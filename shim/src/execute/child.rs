@@ -47,7 +47,9 @@ pub fn run(
         }
     }
     if plan.process.init {
-        init::split(&plan.process, |process| become_payload(entry, process, terminal, link));
+        init::split(&plan.process, link, |process, link| {
+            become_payload(entry, process, terminal, link)
+        });
     }
     become_payload(entry, &plan.process, terminal, link)
 }

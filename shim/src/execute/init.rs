@@ -4,21 +4,28 @@
 //! (pid_namespaces(7)). This stage has dropped everything already: it has the payload's ids, cannot be
 //! traced, and holds nothing open.
 
+use super::link::ChildEnd;
 use crate::caller::FORWARDED;
+use crate::error::{Context, Error};
 use crate::execute::seccomp;
 use crate::plan::Process;
 use crate::rules::{Rule, active};
-use crate::sys::{self, At, Poll, Side};
+use crate::sys::{self, At, Fd, Poll, Side};
 
 /// Signals that a keyboard sends: to the whole foreground job, not to its leader alone.
 const KEYBOARD: sys::SignalSet =
     sys::signal_set(&[libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGCONT, libc::SIGWINCH]);
 
+const CODE: &str = "host.kernel-call";
+
 /// Splits off the payload, which goes on with `payload`, and stays behind as PID 1.
-pub fn split(process: &Process, payload: impl FnOnce(&Process)) -> ! {
+pub fn split(process: &Process, link: ChildEnd, payload: impl FnOnce(&Process, ChildEnd)) -> ! {
     let watched = FORWARDED | sys::signal_set(&[libc::SIGCHLD]);
-    let _ = sys::set_signal_mask(watched | sys::signal_set(&[libc::SIGPIPE]));
-    match sys::clone_process(0) {
+    // Without the mask the payload's end would go unnoticed.
+    let sides = sys::set_signal_mask(watched | sys::signal_set(&[libc::SIGPIPE]))
+        .and_then(|_| sys::clone_process(0))
+        .or_fail(CODE, "the payload's process");
+    match sides {
         Ok(Side::Child) => {
             // With a terminal the payload leads a session, to control it. Without, it is a job of
             // PID 1's session: a process group whose leader's parent is elsewhere in its session is
@@ -28,31 +35,48 @@ pub fn split(process: &Process, payload: impl FnOnce(&Process)) -> ! {
             } else {
                 sys::new_process_group()
             };
-            payload(process);
+            payload(process, link);
             sys::exit(125)
         }
-        Ok(Side::Parent(pid, _)) => supervise(pid, watched),
-        Err(_) => sys::exit(125),
+        Ok(Side::Parent(pid, _)) => match settle(watched, &link) {
+            Ok(signals) => {
+                link.hang_up();
+                supervise(pid, &signals)
+            }
+            Err(error) => give_up(&link, &error),
+        },
+        Err(error) => give_up(&link, &error),
     }
 }
 
-fn supervise(payload: i32, watched: sys::SignalSet) -> ! {
-    let Ok(signals) = sys::signal_fd(watched) else { sys::exit(125) };
+/// Our end is the payload's too, whatever it does by now.
+fn give_up(link: &ChildEnd, error: &Error) -> ! {
+    link.report(error);
+    sys::exit(125)
+}
+
+/// Lets go of everything but the signals. The supervisor hears the link's end only once this is done, so
+/// that nothing that goes wrong here looks like a payload's end.
+fn settle(watched: sys::SignalSet, link: &ChildEnd) -> Result<Fd, Error> {
+    let signals = sys::signal_fd(watched).or_fail(CODE, "signalfd")?;
     // The payload's streams are its own: a pipe ends when the payload closes it, not when PID 1 goes.
     if let Ok(null) = sys::open(At::Cwd, c"/dev/null", libc::O_RDWR, 0, 0) {
         for stream in 0..3 {
             let _ = sys::duplicate_onto(null.number(), stream);
         }
     }
-    let kept = signals.number();
-    sys::close_all_but(&[kept]);
     let _ = sys::change_dir(c"/");
-    if active(Rule::TerminalIoctls) && sys::install_filter(&seccomp::filter()).is_err() {
-        sys::exit(125);
+    if active(Rule::TerminalIoctls) {
+        sys::install_filter(&seccomp::filter()).or_fail("host.seccomp", "the seccomp filter")?;
     }
+    link.close_others(&signals)?;
+    Ok(signals)
+}
+
+fn supervise(payload: i32, signals: &Fd) -> ! {
     loop {
-        let _ = sys::poll(&mut [Poll::readable(kept)], None);
-        while let Some(signal) = sys::next_signal(&signals) {
+        let _ = sys::poll(&mut [Poll::readable(signals.number())], None);
+        while let Some(signal) = sys::next_signal(signals) {
             match signal {
                 libc::SIGCHLD => reap(payload),
                 _ if KEYBOARD & sys::signal_set(&[signal]) != 0 => {
@@ -71,9 +95,13 @@ fn supervise(payload: i32, watched: sys::SignalSet) -> ! {
 
 /// Takes in whoever has ended; ends with the payload's status, and the kernel ends the rest.
 fn reap(payload: i32) {
-    while let Ok(Some((pid, status))) = sys::reap_any() {
-        if pid == payload {
-            sys::exit(status);
+    loop {
+        match sys::reap_any() {
+            Ok(Some((pid, status))) if pid == payload => sys::exit(status),
+            Ok(Some(_)) => {}
+            Ok(None) => return,
+            // The payload may have been among what could not be taken in: better no container.
+            Err(_) => sys::exit(125),
         }
     }
 }

@@ -79,14 +79,35 @@ impl ChildEnd {
         let _ = sys::write(self.reports.number(), &text);
     }
 
+    /// Closes everything from 3 on but `kept` and what a report goes through.
+    ///
+    /// # Errors
+    /// `host.kernel-call`.
+    pub fn close_others(&self, kept: &Fd) -> Result<(), Error> {
+        sys::close_all_but(&[kept.number(), self.reports.number()])
+            .or_fail("host.kernel-call", "close_range")
+    }
+
+    /// Ends the reports, after [`ChildEnd::close_others`].
+    pub fn hang_up(self) {
+        // The number of the answers is closed already.
+        let _ = self.answers.leak();
+    }
+
     /// Keeps only the reports open, as descriptor 3; everything from 4 on is closed.
+    ///
+    /// Ends this process where that cannot be: the payload must not hold what its supervisor reads.
     pub fn keep_reports_only(self) -> Self {
         let kept = 3;
-        if self.reports.number() != kept {
-            let _ = sys::duplicate_onto(self.reports.number(), kept);
+        let moved = match self.reports.number() {
+            3 => Ok(()),
+            other => sys::duplicate_onto(other, kept),
+        };
+        let alone =
+            moved.and_then(|()| sys::set_cloexec(kept)).and_then(|()| sys::close_all_but(&[kept]));
+        if alone.is_err() {
+            sys::exit(125);
         }
-        let _ = sys::set_cloexec(kept);
-        sys::close_all_but(&[kept]);
         // Both numbers are closed, or are 3 itself: neither may be closed again.
         let (_, _) = (self.reports.leak(), self.answers.leak());
         Self { reports: Fd::adopt(kept), answers: Fd::adopt(-1) }
@@ -109,8 +130,11 @@ impl ParentEnd {
     }
 
     /// Tells the child that its maps are written.
-    pub fn maps_written(&self) {
-        let _ = sys::write(self.answers.number(), b"g");
+    ///
+    /// # Errors
+    /// `host.kernel-call`: it would wait until its time is over.
+    pub fn maps_written(&self) -> Result<(), Error> {
+        sys::write(self.answers.number(), b"g").map(drop).or_fail("host.kernel-call", "write")
     }
 }
 

@@ -227,7 +227,8 @@ fn attach_mount(
 fn as_caller<T>(entry: &Entry, step: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     entry.act(|| {
         if active(Rule::DieWithSupervisor) {
-            let _ = sys::control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64);
+            sys::control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64)
+                .or_fail("host.kernel-call", "PR_SET_PDEATHSIG")?;
         }
         step()
     })

@@ -69,9 +69,9 @@ pub fn run(
     status.started(entry, container.pid);
     let (ended, ending) = forward(&container, relay.is_some());
     if let Some(relay) = relay {
-        finish(&relay, &container.signals, ending);
+        finish(&relay, &container.signals, ending)?;
     }
-    Ok(ended)
+    ended.or_fail("host.kernel-call", "waitid")
 }
 
 /// Answers the child until its payload is executed.
@@ -95,7 +95,7 @@ fn await_payload(plan: &Plan, container: &Container, link: &ParentEnd) -> Result
         match link.next() {
             Report::WantsMaps => {
                 write_maps(&plan.mode, container.pid)?;
-                link.maps_written();
+                link.maps_written()?;
             }
             Report::Error(error) => return Err(error),
             Report::Executing => executing = true,
@@ -130,7 +130,7 @@ fn write_maps(mode: &Mode, pid: i32) -> Result<(), Error> {
 
 /// Forwards signals until the container's first process has ended: its exit status, and whether one
 /// of them was to end it.
-fn forward(container: &Container, has_terminal: bool) -> (u8, bool) {
+fn forward(container: &Container, has_terminal: bool) -> (sys::Result<u8>, bool) {
     let mut ending = false;
     loop {
         let mut events =
@@ -154,14 +154,17 @@ fn forward(container: &Container, has_terminal: bool) -> (u8, bool) {
             }
         }
         if events[0].ready() {
-            return (sys::wait_for(&container.child).unwrap_or(125), ending);
+            return (sys::wait_for(&container.child), ending);
         }
     }
 }
 
 /// Lets the relay write what is left: for as long as that takes, since whoever reads it may pause;
 /// what would end any other program ends this, too, also where it has already ended the container.
-fn finish(relay: &Fd, signals: &Fd, mut ending: bool) {
+///
+/// # Errors
+/// `terminal.failed` if the relay was at its end too soon: what hung up on the payload was not the caller.
+fn finish(relay: &Fd, signals: &Fd, mut ending: bool) -> Result<(), Error> {
     loop {
         let mut events = [Poll::readable(relay.number()), Poll::readable(signals.number())];
         let _ = sys::poll(&mut events, ending.then_some(RELAY_MS));
@@ -178,5 +181,13 @@ fn finish(relay: &Fd, signals: &Fd, mut ending: bool) {
             break;
         }
     }
-    let _ = sys::wait_for(relay);
+    match sys::wait_for(relay) {
+        Ok(0) => Ok(()),
+        _ if ending => Ok(()),
+        _ => Err(Error::failed(
+            "terminal.failed",
+            "the process between your terminal and the container's has failed",
+            "see whether memory ran out, or what else killed it",
+        )),
+    }
 }

@@ -68,13 +68,17 @@ impl Terminal {
             Side::Parent(_, relay) => Ok(relay),
             Side::Child => {
                 // The lock of the container's state is among what it would hold.
-                sys::close_all_but(&[self.master.number(), supervisor.number()]);
+                // What it must not miss: an end of the terminal's other side that stays open here would
+                // keep it waiting for ever.
+                let kept = [self.master.number(), supervisor.number()];
+                if sys::close_all_but(&kept).is_err() {
+                    sys::exit(125);
+                }
                 // Nothing of root's is left: not even the saved ids.
                 caller::become_caller();
                 let _ = sys::control(libc::PR_SET_NO_NEW_PRIVS, 1);
                 debug_assert!(sys::user_ids().is_ok_and(|ids| ids.saved == entry.caller.uid));
-                relay(&self.master, &supervisor);
-                sys::exit(0)
+                sys::exit(if relay(&self.master, &supervisor) { 0 } else { 125 })
             }
         }
     }
@@ -87,8 +91,8 @@ fn copy_size(master: &Fd) {
     }
 }
 
-/// Carries bytes until the container's side is closed or the supervisor is gone.
-fn relay(master: &Fd, supervisor: &Fd) {
+/// Carries bytes until the container's side is closed or the supervisor is gone. False if it never could.
+fn relay(master: &Fd, supervisor: &Fd) -> bool {
     // The caller's keys are for the container: his terminal passes them on untouched meanwhile.
     let modes = sys::terminal_modes(0).ok();
     if let Some(modes) = modes {
@@ -113,6 +117,7 @@ fn relay(master: &Fd, supervisor: &Fd) {
     if let Some(modes) = modes {
         let _ = sys::set_terminal_modes(0, &modes);
     }
+    signals.is_some()
 }
 
 /// Bytes on their way in one direction.

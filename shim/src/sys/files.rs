@@ -311,17 +311,19 @@ pub fn close_range(first: u32, last: u32) -> Result<()> {
 }
 
 /// Closes every descriptor from 3 on but those in `kept`.
-pub fn close_all_but(kept: &[i32]) {
+///
+/// # Errors
+/// The kernel's: some may be open then.
+pub fn close_all_but(kept: &[i32]) -> Result<()> {
     let mut first = 3;
     loop {
         // The next one to keep: negative numbers name nothing.
         let next = kept.iter().filter_map(|&fd| u32::try_from(fd).ok()).filter(|fd| *fd >= first);
         let Some(next) = next.min() else {
-            let _ = close_range(first, u32::MAX);
-            return;
+            return close_range(first, u32::MAX);
         };
         if next > first {
-            let _ = close_range(first, next - 1);
+            close_range(first, next - 1)?;
         }
         first = next + 1;
     }

@@ -85,6 +85,15 @@ def tests(session: nox.Session) -> None:
     )
 
 
+@nox.session(default=False)
+def hostile(session: nox.Session) -> None:
+    """Attack the installed shim with all there is; prints figures: `nox -s hostile -- [--rounds 10000]`. Needs root."""
+    require_root(session)
+    require_programs(session, "base", "tests")
+    install_groups(session, "conformance")
+    pytest(session, "tests/shim", "--hostile", *session.posargs)
+
+
 @nox.session(default=False, tags=["vm"])
 @nox.parametrize("profile", [nox.param(name, id=name) for name in DEFAULT_PROFILES])
 def conformance(session: nox.Session, profile: str) -> None:

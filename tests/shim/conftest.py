@@ -8,15 +8,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures import ensure_users
+from tests.shim import figures, oracle
 from tests.shim.harness import (
     MODES,
     POLICY,
+    POLL_S,
     STATE,
     Caller,
     Mode,
@@ -25,13 +28,32 @@ from tests.shim.harness import (
     Workshop,
 )
 from tests.shim.kernel import mount, private_mounts
+from tests.shim.tracer import Tracer
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = Path("/opt/locald-test")
 BUILD_LIMIT_S = 900
 # What .cargo/config.toml sets, which RUSTFLAGS replaces, and the switch.
+RACE_ROUNDS = 300
+ENDING_LIMIT_S = 3.0
 MUTANT_FLAGS = "-C target-feature=+crt-static --cfg locald_mutants"
 POLICY_TEXT = "version = 1\nallow-user = locald-a\nallow-user = locald-b\n"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How much is tried: `tests` takes a selection, `hostile` takes everything."""
+    group = parser.getgroup("hostile")
+    group.addoption("--hostile", action="store_true", help="every fault and exchange, in every setting")
+    group.addoption("--rounds", type=int, default=RACE_ROUNDS, help="rounds of each random race")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Close with the figures that the manual quotes."""
+    passed = len(terminalreporter.stats.get("passed", []))
+    lines = {"cases": passed, **figures.COUNT, "snapshots of the host compared": oracle.COUNT.compared}
+    terminalreporter.section("hostile corpus")
+    for name, number in {**lines, "canaries touched": oracle.COUNT.touched}.items():
+        terminalreporter.write_line(f"{name}: {number}")
 
 
 def build(target: str, **environment: str) -> Path:
@@ -98,16 +120,81 @@ def callers() -> dict[str, Caller]:
 
 
 @pytest.fixture(scope="session")
+def hostile(request: pytest.FixtureRequest) -> bool:
+    """Whether everything is to be tried."""
+    return bool(request.config.getoption("--hostile", default=False))
+
+
+@pytest.fixture(scope="session")
+def rounds(request: pytest.FixtureRequest) -> int:
+    """How many rounds a random race has."""
+    return int(request.config.getoption("--rounds", default=RACE_ROUNDS))
+
+
+@pytest.fixture(scope="session")
+def host(place: Path, callers: dict[str, Caller]) -> Iterator[oracle.Host]:
+    """The host, with canaries planted."""
+    del place
+    homes = [user.home for user in ensure_users()]
+    with oracle.Host(homes, list(callers.values())).canaries_planted() as planted:
+        yield planted
+
+
+@pytest.fixture(autouse=True)
+def _host_stays(host: oracle.Host) -> Iterator[None]:
+    """Compare the host before and after every single case."""
+    before = host.snapshot()
+    yield
+    # What a case has killed may take a moment to end.
+    deadline = time.monotonic() + ENDING_LIMIT_S
+    while (after := host.snapshot()) != before and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    assert host.differences(before, after) == []
+
+
+@pytest.fixture(scope="session")
+def tracer_program(workshop: Workshop) -> Path:
+    """The compiled tracer.c."""
+    return compile_tool("tracer", workshop.root)
+
+
+@pytest.fixture
+def start_tracer(tracer_program: Path) -> Iterator[Callable[[Shim], Tracer]]:
+    """Starts a tracer for a shim; it ends with the test."""
+    started: list[Tracer] = []
+
+    def start(shim: Shim) -> Tracer:
+        started.append(Tracer(tracer_program, shim))
+        return started[-1]
+
+    yield start
+    for tracer in started:
+        tracer.close()
+
+
+@pytest.fixture
+def tracer(shim: Shim, start_tracer: Callable[[Shim], Tracer]) -> Tracer:
+    """A tracer of the shim that users get."""
+    return start_tracer(shim)
+
+
+@pytest.fixture(scope="session")
 def workshop() -> Iterator[Workshop]:
     """Where bundles are made; gone after the run."""
     root = Path(tempfile.mkdtemp(prefix="locald-shim-"))
     root.chmod(0o755)
-    probe = root / "probe"
-    source = ROOT / "tests" / "shim" / "probe.c"
-    compiler = ["gcc", "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(probe), str(source)]
-    subprocess.run(compiler, stdin=subprocess.DEVNULL, timeout=BUILD_LIMIT_S, check=True)
+    probe = compile_tool("probe", root)
     yield Workshop(root, Path(shutil.which("busybox") or "/bin/busybox").resolve(), probe)
     shutil.rmtree(root, ignore_errors=True)
+
+
+def compile_tool(name: str, directory: Path) -> Path:
+    """Compile a C program of these tests, static: it runs in a container too."""
+    program = directory / name
+    source = ROOT / "tests" / "shim" / f"{name}.c"
+    compiler = ["gcc", "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)]
+    subprocess.run(compiler, stdin=subprocess.DEVNULL, timeout=BUILD_LIMIT_S, check=True)
+    return program
 
 
 @pytest.fixture(params=MODES)

@@ -78,3 +78,10 @@ def install_allow_all_filter() -> None:
     program = Program(1, ctypes.pointer(allow))
     if _libc.prctl(22, ctypes.c_ulong(2), ctypes.byref(program), 0, 0) != 0:  # PR_SET_SECCOMP, MODE_FILTER
         raise OSError(ctypes.get_errno(), "PR_SET_SECCOMP")
+
+
+def exchange(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> None:
+    """Swap two names in one step: renameat2(2) with RENAME_EXCHANGE."""
+    at_cwd, rename_exchange = -100, 2
+    if _libc.renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), rename_exchange) != 0:
+        raise OSError(ctypes.get_errno(), f"renameat2 {first} {second}")

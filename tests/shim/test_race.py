@@ -1,4 +1,4 @@
-"""The caller exchanges what the shim is about to use, three hundred times: nothing of root's appears.
+"""The caller exchanges what the shim is about to use, by luck and often: nothing of root's appears.
 
 renameat2(RENAME_EXCHANGE) swaps two names in one step, so a path is at every instant either the directory
 that was checked or the link that should not be followed (attacks 15 and 16).
@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.shim import figures
 from tests.shim.harness import Call, Caller, Mode, Run, Shim, Workshop, read_owners
 
-ROUNDS = 300
-LOOP_MS = 120_000
+# A round takes some milliseconds, on a busy machine some dozens.
+ROUND_MS = 400
 
 
 TARGETS = ("dev", "proc", "srv", "config.json", "rootfs")
@@ -23,7 +24,13 @@ RACES = [("locald-a", target) for target in TARGETS] + [("locald-b", "dev")]
 
 @pytest.mark.parametrize(("user", "target"), RACES)
 def test_exchanged_names_make_nothing_of_roots(
-    shim: Shim, workshop: Workshop, callers: dict[str, Caller], mode: Mode, user: str, target: str
+    shim: Shim,
+    workshop: Workshop,
+    callers: dict[str, Caller],
+    mode: Mode,
+    user: str,
+    target: str,
+    rounds: int,
 ) -> None:
     """With links in the place of a mount's target, of config.json or of the whole rootfs."""
     run = Run(shim, workshop, mode, callers[user])
@@ -43,7 +50,7 @@ def test_exchanged_names_make_nothing_of_roots(
     before = snapshot(guarded)
     stdin = os.open(guarded, os.O_RDONLY | os.O_DIRECTORY)
     swapping = subprocess.Popen(
-        [str(bundle.rootfs / "bin" / "probe"), "exchange", str(place), str(other), str(LOOP_MS)],
+        [str(bundle.rootfs / "bin" / "probe"), "exchange", str(place), str(other), str(ROUND_MS * rounds)],
         user=run.caller.uid,
         group=run.caller.gid,
         extra_groups=[],
@@ -52,13 +59,14 @@ def test_exchanged_names_make_nothing_of_roots(
     )
     statuses: dict[tuple[int, str | None], int] = {}
     try:
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             result = run.shim.call(run.shim.arguments(bundle, Call()), run.caller, Call(stdin=stdin))
             statuses[result.status, result.code] = statuses.get((result.status, result.code), 0) + 1
     finally:
         swapping.kill()
         swapping.communicate()
         os.close(stdin)
+    figures.COUNT["rounds of random races"] += rounds
     assert {status for status, _ in statuses} <= {0, 125, 127}, statuses
     assert statuses.get((0, None), 0) > 0, f"no round got through, so nothing was raced: {statuses}"
     for tree in (bundle.path, canary):
@@ -76,11 +84,6 @@ def make_guarded(path: Path) -> Path:
 
 
 def snapshot(guarded: Path) -> tuple[object, ...]:
-    """Return what a shim that went astray would have changed."""
+    """Return what a shim that went astray would have changed there; oracle.py looks at the rest of the host."""
     entries = [(entry.name, entry.stat().st_mtime_ns, entry.stat().st_mode) for entry in guarded.iterdir()]
-    return (
-        Path("/proc/self/mountinfo").read_text(),
-        entries,
-        guarded.stat().st_mtime_ns,
-        sorted(os.listdir("/dev")),
-    )
+    return (entries, guarded.stat().st_mtime_ns)

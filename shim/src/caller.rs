@@ -25,6 +25,9 @@ const FLOORS: [(u32, u64); 4] = [
 /// not answer holds only its owner's call, and not for ever (attack 50).
 const OPENING_SECONDS: u64 = 30;
 
+/// capabilities(7): namespaces are made with it.
+const CAP_SYS_ADMIN: u32 = 21;
+
 /// The calling process, as it was at entry.
 pub struct Entry {
     /// Who called: the policy's view of him.
@@ -237,6 +240,18 @@ impl Entry {
         sys::set_capabilities(permitted, permitted, 0)
     }
 
+    /// As [`Entry::become_keeper`], for a clone into a cgroup of the caller's: whether he may put a process
+    /// there is asked of the file system ids, which are his, with no capability but that of making
+    /// namespaces. [`become_root_again`] ends it, on either side.
+    ///
+    /// # Errors
+    /// The kernel's, from capget, setresuid, setfsuid or capset.
+    pub fn become_keeper_of_files(&self) -> sys::Result<()> {
+        self.become_keeper()?;
+        sys::set_file_ids(self.caller.uid, self.caller.gid)?;
+        sys::set_capabilities(1 << CAP_SYS_ADMIN, sys::permitted_capabilities()?, 0)
+    }
+
     /// As [`Entry::act`], for work on the caller's files: it ends with SIGALRM if they block.
     pub fn act_bounded<T>(&self, step: impl FnOnce() -> T) -> T {
         sys::set_alarm(OPENING_SECONDS);
@@ -276,9 +291,15 @@ fn as_ids<T>(uid: u32, gid: u32, step: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Ends what [`Entry::become_keeper`] began, on either side of a clone.
-pub fn become_root_again() {
-    if sys::set_user_ids(sys::KEEP, 0, sys::KEEP).is_err() {
+/// Ends what [`Entry::become_keeper`] began, or with `of_files` [`Entry::become_keeper_of_files`], on
+/// either side of a clone.
+pub fn become_root_again(of_files: bool) {
+    let mut back = sys::set_user_ids(sys::KEEP, 0, sys::KEEP);
+    if of_files {
+        // The file system's uid has followed the effective one, whose gid was 0 all along.
+        back = back.and_then(|()| sys::set_file_ids(0, 0));
+    }
+    if back.is_err() {
         give_up();
     }
 }

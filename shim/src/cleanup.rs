@@ -23,7 +23,7 @@ use crate::{bundle, execute, host};
 /// is moved to the top first: a payload can nest directories until no number of descriptors suffices.
 const MAX_DEPTH: usize = 16;
 
-/// Removes dead state entries, and the root file system of one bundle if `target` names it.
+/// Removes dead state entries with their leaves, and the root file system of one bundle if `target` names it.
 ///
 /// # Errors
 /// `cleanup.failed`, `bundle.open`, and what [`execute::run`] refuses about caller and policy.
@@ -38,7 +38,7 @@ pub fn run(entry: &Entry, target: &Target) -> Result<(), Error> {
         }
     }
     sys::set_group_ids(sys::KEEP, 0, 0).or_fail("host.kernel-call", "setegid")?;
-    let directory = state::Directory::open(entry.caller.uid)?;
+    let directory = state::Directory::open(entry)?;
     match target {
         Target::Id(id) => {
             if !directory.remove_dead(id.as_c_str()) {

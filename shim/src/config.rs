@@ -10,11 +10,13 @@ use alloc::vec::Vec;
 
 use crate::error::Error;
 use crate::json::{self, Value};
-use crate::rules::{Rule, active};
+use crate::rules::Rule;
 
 mod members;
+mod resources;
 
 use members::{MAX_ID, Members, Place, unsigned};
+pub use resources::Resources;
 
 /// The config of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +134,8 @@ pub struct Linux {
     pub readonly_paths: Vec<Vec<u8>>,
     /// `linux.rootfsPropagation`; absent is empty.
     pub propagation: Vec<u8>,
+    /// `linux.resources`
+    pub resources: Resources,
 }
 
 /// An item of `linux.namespaces`.
@@ -179,7 +183,7 @@ pub const FORBIDDEN: &[Forbidden] = &[
     ("process.user", "username", Rule::ForeignFeature, "config.platform", "use process.user.uid"),
     ("linux", "devices", Rule::Devices, "config.devices", "remove this member; null zero full random urandom tty are always there"),
     ("linux", "sysctl", Rule::ForeignFeature, "config.sysctl", DROP),
-    ("linux", "cgroupsPath", Rule::CgroupPath, "cgroup.path", "remove this member; the container stays in your cgroup"),
+    ("linux", "cgroupsPath", Rule::CgroupPath, "cgroup.path", "remove this member; a container with limits gets a cgroup below yours, named after its id"),
     ("linux", "seccomp", Rule::Seccomp, "config.seccomp", SEE),
     ("linux", "mountLabel", Rule::Labels, "config.label", DROP),
     ("linux", "intelRdt", Rule::ForeignFeature, "config.intel-rdt", DROP),
@@ -187,9 +191,19 @@ pub const FORBIDDEN: &[Forbidden] = &[
     ("linux", "timeOffsets", Rule::ForeignFeature, "config.time-offsets", DROP),
     ("linux", "netDevices", Rule::ForeignFeature, "config.net-devices", DROP),
     ("linux", "memoryPolicy", Rule::ForeignFeature, "config.memory-policy", DROP),
-    ("linux.resources", "memory", Rule::Resources, "resources.unsupported", DROP),
-    ("linux.resources", "cpu", Rule::Resources, "resources.unsupported", DROP),
-    ("linux.resources", "pids", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.memory", "reservation", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.memory", "kernel", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.memory", "kernelTCP", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.memory", "swappiness", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.memory", "disableOOMKiller", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.memory", "useHierarchy", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.memory", "checkBeforeUpdate", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.cpu", "burst", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.cpu", "realtimeRuntime", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.cpu", "realtimePeriod", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.cpu", "cpus", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.cpu", "mems", Rule::Resources, "resources.unsupported", DROP),
+    ("linux.resources.cpu", "idle", Rule::Resources, "resources.unsupported", DROP),
     ("linux.resources", "blockIO", Rule::Resources, "resources.unsupported", DROP),
     ("linux.resources", "hugepageLimits", Rule::Resources, "resources.unsupported", DROP),
     ("linux.resources", "network", Rule::Resources, "resources.unsupported", DROP),
@@ -328,8 +342,8 @@ fn parse_linux(value: Value, place: &Place) -> Result<Linux, Error> {
         masked_paths: members.strings("maskedPaths")?,
         readonly_paths: members.strings("readonlyPaths")?,
         propagation: members.string("rootfsPropagation")?.unwrap_or_default(),
+        resources: members.object("resources", resources::parse)?.unwrap_or_default(),
     };
-    members.object("resources", check_resources)?;
     members.finish()?;
     Ok(linux)
 }
@@ -351,23 +365,6 @@ fn parse_mapping(value: Value, place: &Place) -> Result<Mapping, Error> {
     };
     members.finish()?;
     Ok(mapping)
-}
-
-/// `linux.resources` may say one thing: no device is allowed, as `runc spec` does.
-fn check_resources(value: Value, place: &Place) -> Result<(), Error> {
-    let mut members = Members::open(value, place, "linux.resources")?;
-    let deny_all = Value::Object(Vec::from([
-        (b"access".to_vec(), Value::String(b"rwm".to_vec())),
-        (b"allow".to_vec(), Value::Boolean(false)),
-    ]));
-    for device in members.list("devices", |value, _| Ok(value))? {
-        if active(Rule::DeviceRules) && device != deny_all {
-            let why = "linux.resources.devices has a rule that is not deny-all";
-            let hint = r#"keep only {"allow": false, "access": "rwm"}; null zero full random urandom tty are always there"#;
-            return Err(Error::refused("config.devices", why, hint));
-        }
-    }
-    members.finish()
 }
 
 /// Reads the project's own annotation; the others must be strings and mean nothing here.

@@ -15,10 +15,11 @@ mod terminal;
 
 use crate::bundle::Bundle;
 use crate::caller::Entry;
+use crate::cgroup::{self, Leaf};
 use crate::config::Config;
 use crate::error::{Context, Error};
 use crate::host;
-use crate::plan::Mode;
+use crate::plan::{Controller, Mode, Plan};
 #[cfg(locald_mutants)]
 use crate::plants;
 use crate::policy;
@@ -85,19 +86,45 @@ pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Resu
     // From here on as root, the group included (saved too, so that it can be taken up again
     // without a capability): what root makes is not to bear the caller's group.
     sys::set_group_ids(sys::KEEP, 0, 0).or_fail("host.kernel-call", "setegid")?;
-    let state = state::Directory::open(entry.caller.uid)?.add(id, rules.max_containers)?;
-    let result = start(entry, &plan, sources, &view, status);
-    state.remove();
+    let state = state::Directory::open(entry)?.add(id, rules.max_containers)?;
+    let leaf = match make_leaf(entry, &plan, id, &state) {
+        Ok(leaf) => leaf,
+        Err(error) => {
+            state.remove();
+            return Err(error);
+        }
+    };
+    let result = start(entry, &plan, sources, &view, status, leaf.as_ref());
+    // A leaf that stays is one that the caller put a process into: his next call will find it.
+    if leaf.is_none_or(|leaf| leaf.remove(entry)) {
+        state.remove();
+    }
     // Last: whoever hears it may use the id again.
     result.inspect(|ended| status.exited(entry, *ended))
 }
 
+/// The container's own cgroup, if anything is limited; noted beforehand, so that it is found again
+/// whatever becomes of this process.
+fn make_leaf(
+    entry: &Entry,
+    plan: &Plan,
+    id: &Id,
+    state: &state::Entry,
+) -> Result<Option<Leaf>, Error> {
+    if plan.limits.is_empty() {
+        return Ok(None);
+    }
+    let place = cgroup::Place::find(entry)?;
+    place.make_leaf(entry, id, &plan.limits, |path| state.record(path)).map(Some)
+}
+
 fn start(
     entry: &Entry,
-    plan: &crate::plan::Plan,
+    plan: &Plan,
     sources: crate::bundle::Sources,
     view: &host::MountView,
     status: &StatusFd,
+    leaf: Option<&Leaf>,
 ) -> Result<u8, Error> {
     #[cfg(locald_mutants)]
     {
@@ -110,9 +137,14 @@ fn start(
     let own = sys::pidfd(sys::own_pid()).or_fail("host.kernel-call", "pidfd_open")?;
     let signals =
         sys::signal_fd(crate::caller::FORWARDED).or_fail("host.kernel-call", "signalfd")?;
-    entry.become_keeper().or_fail("host.kernel-call", "setresuid")?;
-    let sides = sys::clone_process(child::namespaces(plan));
-    crate::caller::become_root_again();
+    let keeper = match leaf {
+        Some(_) if active(Rule::CgroupAsCaller) => entry.become_keeper_of_files(),
+        _ => entry.become_keeper(),
+    };
+    keeper.or_fail("host.kernel-call", "setresuid")?;
+    // A cgroup namespace that is made by the same call has the leaf, not our own cgroup, as its root.
+    let sides = sys::clone_into(child::namespaces(plan), leaf.map(Leaf::descriptor));
+    crate::caller::become_root_again(leaf.is_some());
     match sides {
         Ok(Side::Child) => {
             drop((parent_end, signals));
@@ -123,6 +155,7 @@ fn start(
             let container = supervise::Container { pid, child, signals, terminal };
             supervise::run(entry, plan, container, parent_end, status)
         }
+        Err(error) if leaf.is_some() => Err(cgroup::join_refused(error)),
         Err(error) => Err(error).or_fail("host.namespaces", "the container's namespaces"),
     }
 }
@@ -154,7 +187,7 @@ pub fn check(entry: &Entry) -> Result<alloc::vec::Vec<u8>, Error> {
     let able = entry.require_privilege().and_then(|()| host::require_single_link());
     let rules = able.clone().and_then(|()| host::permit(&entry.caller));
     let allowed = |mode| rules.as_ref().map_or(Ok(()), |rules| rules.permits_mode(mode));
-    let ready = able.and_then(|()| require_kernel());
+    let ready = able.clone().and_then(|()| require_kernel());
     let direct = ready.clone().and_then(|()| allowed(policy_file::Mode::Direct));
     let mapped = ready
         .and_then(|()| allowed(policy_file::Mode::Mapped))
@@ -178,11 +211,28 @@ pub fn check(entry: &Entry) -> Result<alloc::vec::Vec<u8>, Error> {
         .optional_object("effective", effective.ok().as_ref())
         .object("subids", &Object::new().number("uids", uids).number("gids", gids))
         .string("cgroup", host::cgroup_kind())
+        .object("limits", &limits(entry, &able, &mode))
         .line())
 }
 
+/// What `check` says of each controller.
+fn limits(
+    entry: &Entry,
+    able: &Result<(), Error>,
+    mode: &impl Fn(&Result<(), Error>) -> Object,
+) -> Object {
+    let place = able.clone().and_then(|()| cgroup::Place::find(entry));
+    Controller::ALL.into_iter().fold(Object::new(), |object, controller| {
+        let found = match &place {
+            Ok(place) => entry.act(|| place.require(controller)),
+            Err(error) => Err(error.clone()),
+        };
+        object.object(controller.name(), &mode(&found))
+    })
+}
+
 /// Whether the plan has a user namespace.
-fn is_mapped(plan: &crate::plan::Plan) -> bool {
+fn is_mapped(plan: &Plan) -> bool {
     matches!(plan.mode, Mode::Mapped { .. })
 }
 

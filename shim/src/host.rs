@@ -158,13 +158,35 @@ pub fn oom_score() -> i32 {
     core::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
+/// CGROUP2_SUPER_MAGIC of statfs(2).
+pub const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+/// Where the whole of the cgroup v2 hierarchy is mounted, as far as this process's cgroup namespace
+/// shows it.
+///
+/// # Errors
+/// `host.mounts`.
+pub fn cgroup2_mounts() -> Result<Vec<CString>, Error> {
+    let text = sys::open(At::Cwd, c"/proc/self/mountinfo", libc::O_RDONLY, 0, 0)
+        .and_then(|file| sys::read_all(&file, MAX_MOUNTINFO_BYTES))
+        .or_fail("host.mounts", "/proc/self/mountinfo")?;
+    Ok(text.split(|&byte| byte == b'\n').filter_map(parse_cgroup2_mount).collect())
+}
+
+/// The mount point of a line of mountinfo, if it is one of a whole cgroup v2 hierarchy.
+fn parse_cgroup2_mount(line: &[u8]) -> Option<CString> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let (root, point) = (fields.nth(3)?, fields.next()?);
+    let kind = fields.by_ref().skip_while(|field| *field != b"-").nth(1)?;
+    (root == b"/" && kind == b"cgroup2").then(|| CString::new(unescape(point)).ok())?
+}
+
 /// Which cgroup hierarchies the host mounts: `v1`, `v2`, `hybrid` or `none`.
 pub fn cgroup_kind() -> &'static str {
-    const CGROUP2: i64 = 0x6367_7270;
     let is_v2 = |path: &CStr| {
         sys::open(At::Cwd, path, libc::O_PATH, 0, 0)
             .and_then(|place| sys::statfs(&place))
-            .is_ok_and(|(kind, _)| kind == CGROUP2)
+            .is_ok_and(|(kind, _)| kind == CGROUP2_MAGIC)
     };
     let there = |path: &CStr| sys::open(At::Cwd, path, libc::O_PATH, 0, 0).is_ok();
     if is_v2(c"/sys/fs/cgroup") {
@@ -273,6 +295,23 @@ mod tests {
         assert_eq!(covered, [b"/proc/keys".as_slice(), b"/sys/fs/cgroups x"]);
         assert_eq!(view.unbindable, [b"/mnt/a\\b".to_vec()]);
         assert!(view.proc_readonly && view.has_sys);
+    }
+
+    #[test]
+    fn the_whole_hierarchy_is_found() {
+        let mount = |line: &[u8]| parse_cgroup2_mount(line);
+        let line = b"41 31 0:38 / /sys/fs/cgroup\\040x rw shared:4 - cgroup2 cgroup2 rw";
+        assert_eq!(mount(line).unwrap().to_bytes(), b"/sys/fs/cgroup x");
+        for line in [
+            &b"41 31 0:38 /user.slice /mnt rw - cgroup2 cgroup2 rw"[..],
+            b"41 31 0:38 /../.. /mnt rw - cgroup2 cgroup2 rw",
+            b"41 31 0:38 / /mnt rw - tmpfs cgroup2 rw",
+            b"41 31 0:38 / /mnt rw - fuse.cgroup2 cgroup2 rw",
+            b"41 31 0:38 / /mnt",
+            b"",
+        ] {
+            assert_eq!(mount(line), None);
+        }
     }
 
     #[test]

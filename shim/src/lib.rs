@@ -11,6 +11,7 @@ pub mod accounts;
 pub mod bind;
 pub mod bundle;
 pub mod caller;
+pub mod cgroup;
 pub mod cleanup;
 pub mod config;
 pub mod error;

@@ -5,6 +5,7 @@
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;
+use core::ffi::CStr;
 
 /// A contiguous run of ids: `inside` in the container, `outside` on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +118,43 @@ pub struct TerminalSize {
     pub columns: u16,
 }
 
+/// Who keeps a limit: a controller of cgroup v2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Controller {
+    /// Memory and swap.
+    Memory,
+    /// Tasks.
+    Pids,
+    /// Processor time.
+    Cpu,
+}
+
+impl Controller {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Memory, Self::Pids, Self::Cpu];
+
+    /// As cgroup.controllers has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
+/// One limit of the container's leaf. Safe: written with the caller's ids, into a cgroup that he has
+/// just made below one that is his; nothing above it gets more than it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Who keeps it.
+    pub controller: Controller,
+    /// The file in the leaf.
+    pub file: &'static CStr,
+    /// What is written there.
+    pub value: Vec<u8>,
+}
+
 /// The container process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -159,4 +197,6 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     /// What runs.
     pub process: Process,
+    /// What its leaf limits; without any there is no leaf.
+    pub limits: Vec<Limit>,
 }

@@ -18,6 +18,7 @@ use crate::rules::{Rule, active};
 use crate::subids;
 
 mod ids;
+mod limits;
 mod mounts;
 mod process;
 
@@ -88,8 +89,9 @@ pub fn make_plan(config: Config, caller: &Caller, host: &Host) -> Result<Plan, E
     let hostname = make_hostname(config.hostname)?;
     let mounts = mounts::make_mounts(config.mounts, host.ram_bytes)?;
     let process = process::make_process(config.process, config.init, &mode, caller)?;
+    let limits = limits::make_limits(&config.linux.resources)?;
     let network = if namespaces.network { Network::New } else { Network::Host };
-    Ok(Plan { mode, network, hostname, root, mounts, process })
+    Ok(Plan { mode, network, hostname, root, mounts, process, limits })
 }
 
 /// The map in which container root is the caller, for work on what his own containers left.

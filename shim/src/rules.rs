@@ -71,8 +71,13 @@ rules! {
     SubordinateLine = "28-line", "A malformed line of the caller is refused.";
     DigitName = "28-name", "An all-digit name is not a name.";
     CgroupPath = "29-path", "The spec names no cgroup.";
-    Resources = "29-resources", "Resource limits are refused.";
-    CgroupAsCaller = "29-caller", "Cgroups are made and joined as the caller.";
+    Resources = "29-resources", "Limits other than those of memory, pids and cpu are refused by name.";
+    ResourceValues = "29-values", "A limit is a value that its controller knows.";
+    CgroupOwner = "29-owner", "The leaf lies below the nearest cgroup above the shim's own that the caller owns.";
+    CgroupController = "29-controller", "A limit whose controller is not there is refused, never ignored.";
+    CgroupAsCaller = "29-caller", "The leaf is made and joined with the caller's ids, so that the kernel judges.";
+    CgroupNamespace = "29-namespace", "The container sees its own cgroup as the root of all cgroups.";
+    CgroupGone = "29-gone", "A leaf goes with its container, or at the caller's next call.";
     Seccomp = "30", "linux.seccomp is refused.";
     Labels = "31", "Labels in the spec are refused.";
     StatusNumber = "32-number", "The status descriptor is 3 or higher.";

@@ -1,7 +1,8 @@
 //! Which containers run: one locked file each, in a directory that only root can enter.
 //!
 //! /run/locald-shim/<uid>/<id>, directories 0700. The lock lives as long as the supervisor, however it
-//! ends; an entry that nobody locks is dead and goes away at the caller's next call (attacks 40, 43).
+//! ends; an entry that nobody locks is dead and goes away at the caller's next call (attacks 40, 43), and
+//! with it the leaf that its text names, a path in the cgroup v2 hierarchy.
 
 use alloc::ffi::CString;
 use alloc::format;
@@ -9,6 +10,8 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 
 use crate::accounts;
+use crate::caller::Entry as Caller;
+use crate::cgroup;
 use crate::error::{Context, Error};
 use crate::request::Id;
 use crate::rules::{Rule, active};
@@ -17,26 +20,32 @@ use crate::sys::{self, At, Fd};
 /// How often a new entry is tried when another call of the same caller removes it half-made.
 const ATTEMPTS: u32 = 16;
 
-/// One caller's directory.
-pub struct Directory(Fd);
+/// Longest path of a leaf that is recorded.
+const MAX_RECORD_BYTES: usize = 8192;
 
-/// A running container; gone with [`Entry::remove`] or, later, with the process.
-pub struct Entry {
-    directory: Directory,
-    name: CString,
-    // Held for its lock only.
-    _file: Fd,
+/// One caller's directory.
+pub struct Directory<'a> {
+    dir: Fd,
+    caller: &'a Caller,
 }
 
-impl Directory {
-    /// Opens the directory of `uid`, making it if need be. Call it as root.
+/// A running container; gone with [`Entry::remove`] or, later, with the process.
+pub struct Entry<'a> {
+    directory: Directory<'a>,
+    name: CString,
+    // Its lock is what says that the container lives.
+    file: Fd,
+}
+
+impl<'a> Directory<'a> {
+    /// Opens the directory of `caller`, making it if need be. Call it as root.
     ///
     /// # Errors
     /// `state.failed`.
-    pub fn open(uid: u32) -> Result<Self, Error> {
+    pub fn open(caller: &'a Caller) -> Result<Self, Error> {
         let run = enter(At::Cwd, c"/run/locald-shim")?;
-        let own = CString::new(format!("{uid}")).unwrap_or_default();
-        Ok(Self(enter(At::Dir(&run), &own)?))
+        let own = CString::new(format!("{}", caller.caller.uid)).unwrap_or_default();
+        Ok(Self { dir: enter(At::Dir(&run), &own)?, caller })
     }
 
     /// Removes every entry that nobody locks; how many are left, and whether `wanted` is among them.
@@ -60,7 +69,7 @@ impl Directory {
 
     fn names(&self) -> Result<Vec<CString>, Error> {
         let mut names: Vec<CString> = Vec::new();
-        let list = sys::open(At::Dir(&self.0), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0, 0)
+        let list = sys::open(At::Dir(&self.dir), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0, 0)
             .or_fail("state.failed", "the state directory")?;
         sys::read_dir(&list, |name, _| names.push(name.into()))
             .or_fail("state.failed", "the state directory")?;
@@ -73,9 +82,9 @@ impl Directory {
         Ok(names.iter().filter(|name| !name.to_bytes().starts_with(b".")).count() as u32)
     }
 
-    /// Removes the entry `name` if nobody locks it; whether it is gone.
+    /// Removes the entry `name`, and its leaf, if nobody locks it; whether it is gone.
     pub fn remove_dead(&self, name: &CStr) -> bool {
-        let Ok(file) = sys::open(At::Dir(&self.0), name, libc::O_RDONLY | libc::O_NOFOLLOW, 0, 0)
+        let Ok(file) = sys::open(At::Dir(&self.dir), name, libc::O_RDONLY | libc::O_NOFOLLOW, 0, 0)
         else {
             return true;
         };
@@ -84,18 +93,23 @@ impl Directory {
         }
         // The name may belong to a younger entry by now; whoever removes the one that is locked here
         // would need this lock, so the answer stays true until the name is gone.
-        let same = match (sys::stat(file.number()), sys::stat_at(At::Dir(&self.0), name)) {
+        let same = match (sys::stat(file.number()), sys::stat_at(At::Dir(&self.dir), name)) {
             (Ok(held), Ok(named)) => held.inode == named.inode,
             _ => false,
         };
-        same && sys::unlink(At::Dir(&self.0), name, false).is_ok()
+        // A process in the leaf is one that outlived its supervisor: the container still runs.
+        let leaf = sys::read_all(&file, MAX_RECORD_BYTES).unwrap_or_default();
+        if same && !leaf.is_empty() && !cgroup::remove_recorded(self.caller, &leaf) {
+            return false;
+        }
+        same && sys::unlink(At::Dir(&self.dir), name, false).is_ok()
     }
 
     /// Makes the entry of a new container.
     ///
     /// # Errors
     /// `id.in-use`, `state.quota`, `state.failed`.
-    pub fn add(self, id: &Id, quota: u32) -> Result<Entry, Error> {
+    pub fn add(self, id: &Id, quota: u32) -> Result<Entry<'a>, Error> {
         let (alive, taken) = self.sweep(Some(id.as_c_str()))?;
         let in_use = || {
             let why = "a container of yours with this id is running";
@@ -112,16 +126,16 @@ impl Directory {
             // that can be seen under an id is a locked one.
             let draft = CString::new(format!(".{}", sys::own_pid())).unwrap_or_default();
             let flags = libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW;
-            let file = sys::open(At::Dir(&self.0), &draft, flags, 0o600, 0)
+            let file = sys::open(At::Dir(&self.dir), &draft, flags, 0o600, 0)
                 .or_fail("state.failed", "a new entry")?;
             if sys::try_lock(&file).is_err() {
                 continue;
             }
-            match sys::rename(&self.0, &draft, id.as_c_str(), false) {
+            match sys::rename(&self.dir, &draft, id.as_c_str(), false) {
                 Ok(()) => {}
                 Err(error) if error.0 == libc::ENOENT => continue,
                 Err(error) => {
-                    let _ = sys::unlink(At::Dir(&self.0), &draft, false);
+                    let _ = sys::unlink(At::Dir(&self.dir), &draft, false);
                     if error.0 == libc::EEXIST {
                         return Err(in_use());
                     }
@@ -129,12 +143,12 @@ impl Directory {
                 }
             }
             let same =
-                match (sys::stat(file.number()), sys::stat_at(At::Dir(&self.0), id.as_c_str())) {
+                match (sys::stat(file.number()), sys::stat_at(At::Dir(&self.dir), id.as_c_str())) {
                     (Ok(held), Ok(named)) => held.inode == named.inode,
                     _ => false,
                 };
             if same {
-                let entry = Entry { directory: self, name: id.as_c_str().into(), _file: file };
+                let entry = Entry { directory: self, name: id.as_c_str().into(), file };
                 // Counted again, now that others of the same moment count this one too.
                 if active(Rule::StateQuota) && entry.directory.count()? > quota {
                     let (alive, _) = entry.directory.sweep(None)?;
@@ -150,10 +164,24 @@ impl Directory {
     }
 }
 
-impl Entry {
+impl Entry<'_> {
+    /// Notes where the container's leaf will be, before it is made.
+    ///
+    /// # Errors
+    /// `state.failed`.
+    pub fn record(&self, leaf: &[u8]) -> Result<(), Error> {
+        match sys::write(self.file.number(), leaf) {
+            Ok(length) if length == leaf.len() => Ok(()),
+            Ok(_) => {
+                Err(Error::failed("state.failed", "the state entry is cut", "free space on /run"))
+            }
+            Err(error) => Err(error).or_fail("state.failed", "the state entry"),
+        }
+    }
+
     /// Takes the entry away: the container has ended.
     pub fn remove(self) {
-        let _ = sys::unlink(At::Dir(&self.directory.0), &self.name, false);
+        let _ = sys::unlink(At::Dir(&self.directory.dir), &self.name, false);
     }
 }
 

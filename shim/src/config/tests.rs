@@ -82,6 +82,8 @@ fn every_forbidden_member_is_refused_by_its_code() {
             "process.user" => ("@user", ",", ""),
             "linux" => ("@linux", ",", ""),
             "linux.resources" => ("@linux", r#", "resources": {"#, "}"),
+            "linux.resources.memory" => ("@linux", r#", "resources": {"memory": {"#, "}}"),
+            "linux.resources.cpu" => ("@linux", r#", "resources": {"cpu": {"#, "}}"),
             "mounts" => ("@mounts", r#"{"destination": "/a","#, "}"),
             other => panic!("{other} has no place in the base"),
         };
@@ -114,6 +116,9 @@ const UNKNOWN: &[(&str, &str)] = &[
     ("@mounts", r#"{"destination": "/a", "flags": 1}"#),
     ("@linux", r#", "seccompProfile": {}"#),
     ("@linux", r#", "resources": {"devices": [], "disk": {}}"#),
+    ("@linux", r#", "resources": {"memory": {"limit": 1, "max": 2}}"#),
+    ("@linux", r#", "resources": {"pids": {"limit": 1, "max": 2}}"#),
+    ("@linux", r#", "resources": {"cpu": {"weight": 1}}"#),
     ("@linux", r#", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1, "x": 1}]"#),
     (r#"{"type": "pid"}"#, r#"{"type": "pid", "fd": 3}"#),
 ];

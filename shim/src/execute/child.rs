@@ -22,7 +22,10 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 /// The namespaces that the child is made in; its user namespace comes last of all.
 pub fn namespaces(plan: &Plan) -> i32 {
     let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
-    flags |= libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    flags |= libc::CLONE_NEWUTS;
+    if active(Rule::CgroupNamespace) {
+        flags |= libc::CLONE_NEWCGROUP;
+    }
     if plan.network == Network::New {
         flags |= libc::CLONE_NEWNET;
     }

@@ -372,6 +372,7 @@ fn codes() -> Vec<String> {
         include_str!("../request.rs"),
         include_str!("../policy.rs"),
         include_str!("ids.rs"),
+        include_str!("limits.rs"),
         include_str!("mounts.rs"),
         include_str!("process.rs"),
     ];

@@ -18,6 +18,9 @@ pub struct Ids {
     pub saved: u32,
 }
 
+/// clone3(2); libc's constant is an i32, into which it does not fit.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
 /// "Leave as it is" in setresuid(2) and setresgid(2).
 pub const KEEP: u32 = u32::MAX;
 
@@ -51,6 +54,19 @@ pub fn set_user_ids(real: u32, effective: u32, saved: u32) -> Result<()> {
 pub fn set_group_ids(real: u32, effective: u32, saved: u32) -> Result<()> {
     let args = [real as usize, effective as usize, saved as usize, 0, 0];
     scalar(libc::SYS_setresgid, args).map(drop)
+}
+
+/// setfsuid(2) and setfsgid(2): whose files these are, and nothing else. They cannot say that they
+/// failed; what comes back tells.
+pub fn set_file_ids(uid: u32, gid: u32) -> Result<()> {
+    for (nr, id) in [(libc::SYS_setfsgid, gid), (libc::SYS_setfsuid, uid)] {
+        scalar(nr, [id as usize, 0, 0, 0, 0])?;
+        // The second call changes nothing: -1 is no id.
+        if scalar(nr, [KEEP as usize, 0, 0, 0, 0])? != id as usize {
+            return Err(Errno(libc::EPERM));
+        }
+    }
+    Ok(())
 }
 
 /// getgroups(2).
@@ -229,12 +245,21 @@ pub enum Side {
 
 /// clone3(2) without shared memory, in the manner of fork(2), into the namespaces of `flags`.
 pub fn clone_process(flags: i32) -> Result<Side> {
+    clone_into(flags, None)
+}
+
+/// The same, into the cgroup `cgroup` (CLONE_INTO_CGROUP) where there is one.
+pub fn clone_into(flags: i32, cgroup: Option<&Fd>) -> Result<Side> {
     let mut pidfd = -1_i32;
     // SAFETY: clone_args is eleven integers, for which all zeroes is a valid value.
     let mut args: libc::clone_args = unsafe { mem::zeroed() };
     args.flags = u64::from((flags | libc::CLONE_PIDFD) as u32);
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.number() as u64;
+    }
     let size = mem::size_of_val(&args);
     // SAFETY: the kernel reads `size` bytes of `args` and writes one int to `pidfd`. Without
     // CLONE_VM the child goes on with a copy of all memory, the stack included; there is one thread.

@@ -242,8 +242,13 @@ class Shim:
         self.disabled = disabled
 
     def without(self, rule: str) -> "Shim":
-        """Return the same shim with one rule switched off."""
-        return Shim(self.path, rule)
+        """Return the same shim with one more rule switched off."""
+        return Shim(self.path, f"{self.disabled},{rule}".lstrip(","))
+
+    @property
+    def is_mutant(self) -> bool:
+        """Whether rules can be switched off."""
+        return self.path.name.endswith("-mutant")
 
     def start(self, arguments: Sequence[str], caller: Caller, call: Call) -> subprocess.Popen[bytes]:
         """Start the shim with `arguments` as `caller`."""
@@ -336,7 +341,7 @@ class Run:
         assert result.stderr.startswith((b"locald-shim: refused ", b"locald-shim: failed [state.")), result
 
     def without(self, rule: str) -> "Run":
-        """Return the same with one rule switched off (mutant builds only)."""
+        """Return the same with one more rule switched off (mutant builds only)."""
         return Run(self.shim.without(rule), self.workshop, self.mode, self.caller)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.shim.cases import forced, refusal
 from tests.shim.cases.entry import traced
-from tests.shim.harness import READY, Bundle, Call, Run
+from tests.shim.harness import Bundle, Call, Run
 from tests.shim.kernel import MS_BIND, MS_NOEXEC, MS_RDONLY, MS_REMOUNT, bind_over, mount, private_mounts
 
 EPERM = 1
@@ -97,10 +97,6 @@ for _path, _value, _code in (
     (("zos",), {"devices": ["x"]}, "config.platform"),
 ):
     refusal("26", _code, setting(*_path, value=_value), label=_path[-1])
-refusal("29-path", "cgroup.path", setting("linux", "cgroupsPath", value="/../../x"))
-for _name in ("memory", "cpu", "pids", "unified"):
-    _limits = setting("linux", "resources", value={_name: {"limit": 1}})
-    refusal("29-resources", "resources.unsupported", _limits, label=_name)
 refusal(
     "30", "config.seccomp", setting("linux", "seccomp", value={"listenerPath": "/x", "defaultAction": "A"})
 )
@@ -392,14 +388,3 @@ def flags_of_the_source_stay(run: Run) -> None:
     assert len(lines) == 1, lines
     line = lines[0]
     assert {"ro", "noexec", "nosuid", "nodev"} <= set(line.split()[5].split(","))
-
-
-@forced(
-    "29-caller",
-    unbreakable="no cgroup is made yet: limits are refused, the container stays where its caller is",
-)
-def the_cgroup_is_the_callers(run: Run) -> None:
-    """The payload counts where its caller counts, and sees no other cgroup."""
-    with run.shim.running(run.bundle(*READY)) as running:
-        own = Path(f"/proc/{running.pid}/cgroup").read_text()
-        assert all(Path(f"/proc/{pid}/cgroup").read_text() == own for pid in running.descendants())

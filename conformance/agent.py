@@ -57,6 +57,7 @@ class Job:
     close: list[int] = field(default_factory=list)
     extra_fds: list[int] = field(default_factory=list)
     status_kind: str = "pipe"  # or "file": what the number in {status} is
+    cgroup: str = ""  # the directory of a cgroup that the program starts in
     umask: int = 0o022
     rlimits: dict[str, list[int]] = field(default_factory=dict)
     blocked: list[int] = field(default_factory=list)
@@ -253,6 +254,9 @@ class Run:
         """Turn the child into the job's program. Never returns."""
         job = self.job
         os.setsid()
+        if job.cgroup:
+            with open(f"{self.fill(job.cgroup)}/cgroup.procs", "w", encoding="utf-8") as members:
+                members.write("0")
         # First out of the way of the numbers they shall get, then there.
         moved = {number: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, 100) for number, source in theirs.items()}
         for number, source in moved.items():

@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -344,6 +345,37 @@ static void window(void)
     fflush(stdout);
 }
 
+/* Uses that much memory, page by page. */
+static int use_memory(long megabytes)
+{
+    size_t size = (size_t)megabytes << 20;
+    char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return 1;
+    for (size_t at = 0; at < size; at += 4096)
+        memory[at] = 1;
+    say("used\n");
+    return 0;
+}
+
+/* Forks until it may not, at most that often; the children live until the end. */
+static int fork_many(int most)
+{
+    int made = 0;
+    while (made < most) {
+        pid_t child = fork();
+        if (child == 0)
+            for (;;)
+                pause();
+        if (child < 0)
+            break;
+        made++;
+    }
+    printf("forks %d %d\n", made, made < most ? errno : 0);
+    fflush(stdout);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "facts";
@@ -359,6 +391,19 @@ int main(int argc, char **argv)
         say("ready\n");
         for (;;)
             pause();
+    }
+    if (!strcmp(verb, "memory") && argc > 2)
+        return use_memory(atol(argv[2]));
+    if (!strcmp(verb, "forks") && argc > 2)
+        return fork_many(atoi(argv[2]));
+    if (!strcmp(verb, "cgroup")) {
+        /* The line of cgroup v2. */
+        char line[4200];
+        FILE *file = fopen("/proc/self/cgroup", "re");
+        while (file && fgets(line, sizeof line, file))
+            if (!strncmp(line, "0::", 3))
+                fputs(line, stdout);
+        return 0;
     }
     if (!strcmp(verb, "orphan"))
         return leave_orphan();

@@ -20,6 +20,16 @@ MIN_KERNEL = (5, 12)
 WANTED_IDS = 65536
 WANTED_FREE_BYTES = 1 << 30
 
+# By the code that the shim's `check` gives for a controller.
+LIMIT_MENDS = {
+    "resources.hierarchy": "An administrator can boot with systemd.unified_cgroup_hierarchy=1.",
+    "resources.controller": "Run inside systemd-run --user --scope -p MemoryAccounting=yes -p TasksAccounting=yes "
+    "-p CPUWeight=100. An administrator can give users the controller (Delegate= of user@.service), or boot "
+    "with systemd.unified_cgroup_hierarchy=1 where cgroup v1 has it.",
+    "resources.delegation": "Run inside systemd-run --user --scope -p MemoryAccounting=yes -p TasksAccounting=yes "
+    "-p CPUWeight=100, or have an administrator give you a cgroup.",
+}
+
 Status = Literal["ok", "warn", "fail"]
 
 
@@ -58,7 +68,8 @@ def run_checks(host: "Host") -> "Iterator[Check]":
     if abilities is not None:
         yield from check_modes(abilities)
         yield from check_subordinate_ids(abilities, host.user)
-        yield check_cgroup(abilities.cgroup)
+        yield Check("cgroup.layout", "ok", abilities.cgroup)
+        yield from check_limits(abilities)
     yield check_lsm()
     yield from check_places(host)
 
@@ -132,11 +143,18 @@ def check_subordinate_ids(abilities: shim.Abilities, user: str) -> "Iterator[Che
         yield Check(f"subids.{kind}", "warn", f"{granted} subordinate {kind}s in /etc/sub{kind}", mend)
 
 
-def check_cgroup(layout: str) -> Check:
-    """Name the layout; containers run on all of them."""
-    return Check(
-        "cgroup.layout", "ok", f"{layout}; resource limits are not built yet and are refused by name"
-    )
+def check_limits(abilities: shim.Abilities) -> "Iterator[Check]":
+    """See which resource limits can be kept; containers without limits need none of it."""
+    for name, found in abilities.limits.items():
+        if found.allowed:
+            yield Check(f"cgroup.{name}", "ok", f"a container's {name} can be limited")
+            continue
+        yield Check(
+            f"cgroup.{name}",
+            "warn",
+            f"a container's {name} cannot be limited: {found.why}",
+            LIMIT_MENDS.get(found.code or "", "Run without limits."),
+        )
 
 
 def check_lsm() -> Check:

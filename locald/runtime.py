@@ -7,7 +7,8 @@ the shim checks again: it trusts no part of a bundle.
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from locald import bundle, mountpoints, rootfs, shim, spec
 from locald.deadline import Deadline
@@ -60,6 +61,7 @@ class Request(NamedTuple):
     interactive: bool = False
     terminal: bool = False
     terminal_size: tuple[int, int] | None = None
+    resources: "Mapping[str, Any]" = MappingProxyType({})  # what limits.py makes
 
 
 class ContainerRuntime(Protocol):
@@ -155,6 +157,7 @@ class LinuxRuntime:
             terminal=request.terminal,
             terminal_size=request.terminal_size,
             init=request.init,
+            resources=request.resources,
         )
         config = spec.make_runtime_config(
             image.config,

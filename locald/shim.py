@@ -10,7 +10,8 @@ import json
 import os
 import stat
 import sys
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from locald import __version__
 from locald.deadline import Deadline
@@ -27,6 +28,9 @@ from locald.errors.shim import (
     ShimWritable,
 )
 from locald.process import capture
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SHIM_NAME = "locald-shim"
 COMMAND_NAME = "locald"
@@ -75,6 +79,7 @@ class Abilities(NamedTuple):
     subordinate_gids: int
     cgroup: str
     policy: Policy | None = None
+    limits: "Mapping[str, Mode]" = MappingProxyType({})  # by controller: memory, pids, cpu
 
     def mode(self, name: str) -> Mode:
         """Return what is known of "mapped" or "direct"."""
@@ -184,6 +189,7 @@ def ask_abilities(installation: Installation) -> Abilities:
             subordinate_gids=answer["subids"]["gids"],
             cgroup=answer["cgroup"],
             policy=_policy(answer["effective"]),
+            limits={name: _mode(found) for name, found in answer["limits"].items()},
         )
     except (KeyError, TypeError) as error:
         raise _outdated(path, setup) from error

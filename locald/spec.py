@@ -9,9 +9,13 @@ Sources: runtime-spec 1.2 config.md and config-linux.md, image-spec 1.1 config.m
 
 import posixpath
 import signal
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from locald.errors.run import CommandMissing, UserUnmappable, WorkingDirectoryUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 OCI_VERSION = "1.2.0"
 # What Docker and podman give an image that sets none.
@@ -75,6 +79,7 @@ class Options(NamedTuple):
     terminal: bool = False
     terminal_size: tuple[int, int] | None = None  # columns, lines
     init: bool = True
+    resources: "Mapping[str, Any]" = MappingProxyType({})  # linux.resources, what limits.py makes
 
 
 class Caller(NamedTuple):
@@ -134,6 +139,8 @@ def make_runtime_config(
         # Without a granted gid the kernel denies setgroups, and the shim refuses even the one mapped group.
         if groups and caller.subordinate_gids:
             process["user"]["additionalGids"] = groups
+    if options.resources:
+        linux["resources"] = dict(options.resources)
     linux["namespaces"] = [{"type": kind} for kind in namespaces]
     return {
         "ociVersion": OCI_VERSION,

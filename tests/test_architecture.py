@@ -25,6 +25,7 @@ ORDER = [
     "rootfs",
     "images",
     "spec",
+    "limits",
     "shim",
     "policy",
     "host",

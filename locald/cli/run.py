@@ -7,14 +7,20 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from locald import bundle, shim
 from locald.cli.options import RUN_OPTIONS, Value
 from locald.cli.options import parse as parse_options
 from locald.cli.progress import make_progress
 from locald.errors import UsageError
-from locald.errors.run import BundleUnwritable, EnvironmentFileUnreadable, TerminalMissing, VolumeUnusable
+from locald.errors.run import (
+    BundleUnwritable,
+    EnvironmentFileUnreadable,
+    LimitsUnavailable,
+    TerminalMissing,
+    VolumeUnusable,
+)
 from locald.errors.shim import ShimError
 from locald.host import cache_directory, data_directory, read_host
 from locald.images.pull import pull
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
     from locald.host import Host
     from locald.images.store import Image
 
+# The options that limits.py reads.
+LIMITS = ("memory", "memory_swap", "pids_limit", "cpus", "cpu_shares")
 NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
 MAX_NAME_LENGTH = 64
 # Not from PATH: what is found there would get the administrator's password.
@@ -63,6 +71,7 @@ def run(parsed: tuple[dict[str, Value], list[str]]) -> int:
     host = read_host()
     installation = shim.find_installation()
     abilities = ask_abilities(installation, may_ask=line.may_ask)
+    check_limits(request, abilities)
     bundles = os.path.join(cache_directory(host), "bundles")
     remover = make_remover(installation.shim)
     store = open_store(host, remover)
@@ -132,8 +141,19 @@ def make_command_line(values: dict[str, Value], words: list[str]) -> CommandLine
         interactive=bool(values["interactive"]),
         terminal=bool(values["tty"]),
         terminal_size=terminal_size() if values["tty"] else None,
+        resources=make_resources(values),
     )
     return CommandLine(request, may_ask=not values["no_input"])
+
+
+def make_resources(values: dict[str, Value]) -> dict[str, Any]:
+    """Return what is limited; most runs limit nothing, and load nothing for it."""
+    asked = {name: value for name in LIMITS if isinstance(value := values[name], str)}
+    if not asked:
+        return {}
+    from locald import limits  # noqa: PLC0415  # as the docstring says
+
+    return limits.make_resources(asked)
 
 
 def make_name(name: str | None) -> str | None:
@@ -200,6 +220,14 @@ def make_volume(text: str) -> Bind:
 
 
 # --- the terminal and the person at it ---------------------------------------------------------------
+
+
+def check_limits(request: Request, abilities: shim.Abilities) -> None:
+    """Refuse limits that cannot be kept here, before anything is pulled for them (`run.limits`)."""
+    for name in request.resources:
+        found = abilities.limits.get(name)
+        if found is not None and not found.allowed:
+            raise LimitsUnavailable(name, found.code or "", found.why or "")
 
 
 def check_terminal(request: Request) -> None:

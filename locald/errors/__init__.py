@@ -28,6 +28,7 @@ a family, since `locald run` pays for every class that it loads and meets neithe
     ├── VolumeUnusable               run.volume
     ├── EnvironmentFileUnreadable    run.env-file
     ├── WorkingDirectoryUnusable     run.workdir
+    ├── LimitsUnavailable            run.limits
     ├── BundleUnwritable             run.bundle
     ├── SetupNeedsRoot               admin.not-root
     ├── SetupUserMissing             admin.no-user

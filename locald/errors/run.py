@@ -89,6 +89,21 @@ class WorkingDirectoryUnusable(LocaldError):
         )
 
 
+class LimitsUnavailable(LocaldError):
+    """A limit was asked for where no cgroup can keep it."""
+
+    code = "run.limits"
+
+    def __init__(self, controller: str, code: str, why: str) -> None:
+        super().__init__(
+            f"A limit of {controller} cannot be kept here ({code}): {why}.",
+            hint="Where systemd manages the session: systemd-run --user --scope -p MemoryAccounting=yes "
+            "-p TasksAccounting=yes -p CPUWeight=100 locald run ...; `locald doctor` says more. "
+            "Or run without limits.",
+        )
+        self.controller = controller
+
+
 class BundleUnwritable(LocaldError):
     """The place where bundles are made gives no room or no right."""
 

@@ -12,13 +12,15 @@ from locald.host import Host
 FINE = shim.Mode(allowed=True, code=None, why=None)
 DENIED = shim.Mode(allowed=False, code="host.userns-limit", why="none are left")
 POLICY = shim.Policy(["mapped", "direct"], [80, 443], ["127.0.0.1", "::1"], 256, None)
+NO_CGROUP = shim.Mode(allowed=False, code="resources.delegation", why="no cgroup is yours")
+LIMITS = {"memory": FINE, "pids": NO_CGROUP}
 HOST = Host(1000, 1000, "ann", "/nowhere", "machine", b"", b"")
 
 
 def abilities(**changed: object) -> shim.Abilities:
     """Return what a host in good order allows, changed where a test says so."""
     known = {"kernel": "6.1", "mapped": FINE, "direct": FINE, "subordinate_uids": 65536}
-    known |= {"subordinate_gids": 65536, "cgroup": "unified", "policy": POLICY, **changed}
+    known |= {"subordinate_gids": 65536, "cgroup": "unified", "policy": POLICY, "limits": LIMITS, **changed}
     return shim.Abilities(**known)  # type: ignore[arg-type]
 
 
@@ -50,6 +52,8 @@ def test_the_ids_are_stable_and_every_fault_has_a_mend() -> None:
         "subids.uid",
         "subids.gid",
         "cgroup.layout",
+        "cgroup.memory",
+        "cgroup.pids",
         "host.lsm",
         "store.images",
         "store.bundles",

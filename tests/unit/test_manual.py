@@ -40,7 +40,15 @@ def headings(page: Path) -> set[str]:
 def test_doctor_checks_are_explained() -> None:
     """Each check that doctor can print, and no other."""
     source = (ROOT / "locald" / "doctor.py").read_text("utf-8")
-    made = set(CHECK.findall(source)) - {"subids.{kind}", "store.{name}"}
-    made |= {"subids.uid", "subids.gid", "store.images", "store.bundles"}
+    made = set(CHECK.findall(source)) - {"subids.{kind}", "store.{name}", "cgroup.{name}"}
+    made |= {
+        "cgroup.memory",
+        "cgroup.pids",
+        "cgroup.cpu",
+        "subids.uid",
+        "subids.gid",
+        "store.images",
+        "store.bundles",
+    }
     page = (ROOT / "docs" / "manual" / "reference" / "doctor.md").read_text("utf-8")
     assert set(re.findall(r"^\| `([a-z.]+)`", page, re.MULTILINE)) == made

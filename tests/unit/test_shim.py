@@ -14,7 +14,8 @@ from locald.process import Output
 GOOD = (
     '{"protocol":1,"kernel":"6.1.0","setuid":true,"modes":{"mapped":{"allowed":false,"code":"host.userns-limit",'
     '"why":"none are left"},"direct":{"allowed":true,"code":null,"why":null}},"policy":{"allowed":true,"code":null,'
-    '"why":null},"subids":{"uids":65536,"gids":0},"cgroup":"unified",'
+    '"why":null},"subids":{"uids":65536,"gids":0},"cgroup":"unified","limits":{"memory":{"allowed":'
+    'true,"code":null,"why":null},"cpu":{"allowed":false,"code":"resources.controller","why":"not here"}},'
     '"effective":{"modes":["direct"],"bind-ports":[80],"bind-addresses":["::1"],"max-containers":5,"min-shim":null}}\n'
 )
 ALLOWED = '"policy":{"allowed":true,"code":null'

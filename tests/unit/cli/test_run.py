@@ -10,7 +10,13 @@ from locald import shim
 from locald.cli import guard, run, show
 from locald.cli.run import CommandLine
 from locald.errors import UsageError
-from locald.errors.run import CommandMissing, EnvironmentFileUnreadable, UserUnknown, VolumeUnusable
+from locald.errors.run import (
+    CommandMissing,
+    EnvironmentFileUnreadable,
+    LimitsUnavailable,
+    UserUnknown,
+    VolumeUnusable,
+)
 from locald.errors.shim import ShimNosuid, ShimNotSetuid
 from locald.spec import Bind
 
@@ -31,6 +37,22 @@ def test_everything_has_a_default() -> None:
     request = line("image").request
     assert (request.reference, request.command) == ("image", ())
     assert (request.network, request.mode, request.init, request.interactive) == ("host", "auto", True, False)
+
+
+def test_limits_come_before_anything_is_pulled() -> None:
+    """Where the shim would refuse them, nothing is fetched for nothing."""
+    request = line("-m", "64m", "--memory-swap", "-1", "--cpus=0.5", "--pids-limit", "9", "image").request
+    assert request.resources == {
+        "memory": {"limit": 64 << 20},
+        "cpu": {"quota": 50_000, "period": 100_000},
+        "pids": {"limit": 9},
+    }
+    no_place = shim.Mode(allowed=False, code="resources.delegation", why="no cgroup is yours")
+    run.check_limits(request, ABILITIES._replace(limits={"memory": WORKS}))
+    with pytest.raises(LimitsUnavailable, match=r"pids.*resources\.delegation.*no cgroup is yours") as caught:
+        run.check_limits(request, ABILITIES._replace(limits={"memory": WORKS, "pids": no_place}))
+    assert "systemd-run" in caught.value.hint
+    run.check_limits(line("image").request, ABILITIES._replace(limits={"memory": no_place}))
 
 
 @pytest.mark.parametrize("words", [("image", "--", "a", "--", "b"), ("image", "a", "--", "b")])

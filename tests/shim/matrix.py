@@ -13,8 +13,10 @@ from tests.shim.harness import Caller, Run, Shim, Workshop
 from tests.shim.manual import load_cases, read_rules
 
 load_cases()
-# The rule that is off: the cases of other rules that turn red too, and why.
+# The rule that is off: the cases of other rules that turn red too, and why. Measured for rules 1 to 7 and 45 so far.
 SPILLS: dict[str, tuple[frozenset[str], str]] = {
+    "6": (frozenset({"43"}), "a supervisor that its caller may stop is one that he may end half-way"),
+    "7-self": (frozenset({"38-close"}), "a descriptor of the shim is one of the host's"),
     "45-owner": (frozenset({"45-capability"}), "a socket that is made earlier stands elsewhere in the trace"),
     "45-share": (frozenset({"45-capability"}), "one call more stands in the trace"),
     "45-capability": (frozenset({"45-owner"}), "who stays root makes sockets of root's"),

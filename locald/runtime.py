@@ -37,6 +37,8 @@ HELPER_LIMIT_S = 3600
 # Below these the shim makes mounts of its own, so they have to exist.
 FIXED_DIRECTORIES = ("/proc", "/sys", "/dev")
 MAX_HOSTNAME_BYTES = 64
+# How long the relay of a killed shim may take to give the terminal back; it takes a tenth of that.
+RELAY_LIMIT_S = 2.0
 # By the code that the shim's `check` gives for a mode that does not work.
 MODE_ERRORS: dict[str | None, type[ModeNotAllowed]] = {
     kind.code: kind for kind in (UserNamespacesExhausted, UserNamespacesDenied, ModeForbidden, KernelTooOld)
@@ -174,10 +176,10 @@ class LinuxRuntime:
     def run_container(self, bundle_path: str, container_id: str) -> int:
         """Start the shim and attend to it until it ends; see `ContainerRuntime`."""
         # The reader stays open: the shim writes what nobody here needs to know, and the FIFO tells that it lives.
-        _reader, status_fd = bundle.open_status(bundle_path)
+        reader, status_fd = bundle.open_status(bundle_path)
         argv = shim.run_argv(self._shim, bundle_path, container_id)
         stop = {} if self._stop_signal is None else {"stop_signal": self._stop_signal}
-        return attend(
+        status = attend(
             argv,
             env={},
             empty_stdin=not self._request.interactive,
@@ -185,6 +187,10 @@ class LinuxRuntime:
             started=lambda pid: _write_pid(bundle_path, pid),
             **stop,
         )
+        if self._request.terminal:
+            # A shim that was killed leaves the modes of the terminal to its relay; the shell after us wants its own.
+            bundle.await_end(reader, RELAY_LIMIT_S)
+        return status
 
     # --- who and how ----------------------------------------------------------------------------------
 

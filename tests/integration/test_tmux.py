@@ -195,6 +195,14 @@ def test_after_sigkill_of_locald_the_terminal_is_as_before(
     terminal.run("jobs")
 
 
+def test_after_sigkill_of_the_shim_the_terminal_is_as_before(terminal: Tmux, image: str) -> None:
+    """137, and nothing of the container's or of its terminal is left in the shell's way."""
+    pid = ready_shell(terminal, image)
+    (shim,) = children(pid)
+    os.kill(shim, signal.SIGKILL)
+    assert terminal.wait_for_prompt() == 128 + signal.SIGKILL
+
+
 @pytest.mark.parametrize("options", ["", "-it"])
 def test_exit_7(terminal: Tmux, image: str, options: str) -> None:
     """The status, and nothing else on the screen."""

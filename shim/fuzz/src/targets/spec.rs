@@ -18,7 +18,10 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("linux.namespaces[]", &["type", "path"]),
     ("linux.uidMappings[]", &["containerID", "hostID", "size"]),
     ("linux.gidMappings[]", &["containerID", "hostID", "size"]),
-    ("linux.resources", &["devices"]),
+    ("linux.resources", &["devices", "memory", "pids", "cpu"]),
+    ("linux.resources.memory", &["limit", "swap"]),
+    ("linux.resources.pids", &["limit"]),
+    ("linux.resources.cpu", &["shares", "quota", "period"]),
     ("linux.resources.devices[]", &["allow", "access"]),
 ];
 

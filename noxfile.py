@@ -4,6 +4,7 @@ Python packages come from uv.lock, Rust crates from shim/Cargo.lock, system pack
 A session that lacks something says what, and changes nothing on the machine to get it.
 """
 
+import itertools
 import os
 import shutil
 import sys
@@ -259,7 +260,7 @@ def build_wheel(session: nox.Session) -> Path:
 
 def choose_wheel(session: nox.Session) -> Path:
     """Return the wheel that the arguments name by --wheel, else a fresh one: several machines can judge the same."""
-    for word, following in zip(session.posargs, [*session.posargs[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*session.posargs, ""]):
         if word == "--wheel" or word.startswith("--wheel="):
             return Path(word.partition("=")[2] or following)
     return build_wheel(session)

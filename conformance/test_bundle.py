@@ -209,7 +209,7 @@ def test_features_that_reach_out_are_refused(subject: Subject, mode: Mode) -> No
         "config.seccomp": written(linux__seccomp={"defaultAction": "SCMP_ACT_ALLOW"}),
         "config.label": written(process__selinuxLabel="system_u:system_r:init_t:s0"),
         "cgroup.path": written(linux__cgroupsPath="/"),
-        "resources.unsupported": written(linux__resources={"pids": {"limit": 10}}),
+        "resources.unsupported": written(linux__resources={"unified": {"memory.max": "1"}}),
         "namespace.missing": written(linux__namespaces=[{"type": "pid"}]),
         "namespace.path": lambda config: config["linux"]["namespaces"].append(
             {"type": "network", "path": "/proc/1/ns/net"}

@@ -38,6 +38,7 @@ FORWARDED = (
     signal.SIGUSR2,
     signal.SIGWINCH,
     signal.SIGTSTP,
+    signal.SIGCONT,
 )
 # siginfo's si_code of a signal that the kernel itself sent, such as the terminal's Ctrl-C (siginfo.h).
 SI_KERNEL = 0x80
@@ -252,7 +253,9 @@ def _follow(pid: int) -> int | None:
     if found == 0:
         return None
     if os.WIFSTOPPED(raw):
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # A CONT that is here already would be taken away by our own stop.
+        if signal.SIGCONT not in signal.sigpending():
+            os.kill(os.getpid(), signal.SIGSTOP)
         # Here somebody let this process go on, perhaps it alone.
         _send(pid, signal.SIGCONT)
         return None

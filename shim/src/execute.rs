@@ -135,8 +135,9 @@ fn start(
     let terminal = mounts.take_terminal();
     let (parent_end, child_end) = link::pair()?;
     let own = sys::pidfd(sys::own_pid()).or_fail("host.kernel-call", "pidfd_open")?;
-    let signals =
-        sys::signal_fd(crate::caller::FORWARDED).or_fail("host.kernel-call", "signalfd")?;
+    let tstp = sys::signal_set(&[libc::SIGTSTP]);
+    let listen = |signals| sys::signal_fd(signals).or_fail("host.kernel-call", "signalfd");
+    let (signals, stop) = (listen(crate::caller::FORWARDED & !tstp)?, listen(tstp)?);
     let keeper = match leaf {
         Some(_) if active(Rule::CgroupAsCaller) => entry.become_keeper_of_files(),
         _ => entry.become_keeper(),
@@ -147,12 +148,12 @@ fn start(
     crate::caller::become_root_again(leaf.is_some());
     match sides {
         Ok(Side::Child) => {
-            drop((parent_end, signals));
+            drop((parent_end, signals, stop));
             child::run(entry, plan, mounts, view, terminal, child_end, &own)
         }
         Ok(Side::Parent(pid, child)) => {
             drop((child_end, mounts));
-            let container = supervise::Container { pid, child, signals, terminal };
+            let container = supervise::Container { pid, child, signals, stop, terminal };
             supervise::run(entry, plan, container, parent_end, status)
         }
         Err(error) if leaf.is_some() => Err(cgroup::join_refused(error)),

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,24 @@ def test_signals_reach_the_payload(run: Run, name: str) -> None:
         kill_as(run.caller, running.pid, f"SIG{name}")
         out, _ = running.process.communicate(timeout=10)
         assert (out, running.process.returncode) == (f"got {name}\n".encode(), 3)
+
+
+def test_continued_while_it_stops_it_goes_on(run: Run) -> None:
+    """TSTP stops it, as a job of a shell; CONT right after it is the last word, and never lost."""
+    bundle = run.bundle(*READY)
+    bundle.config["annotations"] = INIT
+    # A group of its own, with a parent elsewhere in the session: nobody stops where nobody could continue.
+    with run.shim.running(bundle, Call(prepare=os.setpgrp)) as running:
+        os.kill(running.pid, signal.SIGTSTP)
+        wait_until(lambda: running.status("State").startswith("T"), "it stops")
+        os.kill(running.pid, signal.SIGCONT)
+        for step in range(400):
+            os.kill(running.pid, signal.SIGTSTP)
+            until = time.perf_counter() + step % 100 * 5e-6
+            while time.perf_counter() < until:
+                pass
+            os.kill(running.pid, signal.SIGCONT)
+            wait_until(lambda: not running.status("State").startswith("T"), f"round {step}: it goes on")
 
 
 def test_a_payload_without_a_handler_ends_by_term_under_init(run: Run) -> None:

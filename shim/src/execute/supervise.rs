@@ -6,7 +6,7 @@ use core::ffi::CStr;
 use super::link::{ParentEnd, Report};
 use super::terminal::Terminal;
 use crate::bundle::c_string;
-use crate::caller::Entry;
+use crate::caller::{Entry, FORWARDED};
 use crate::error::{Context, Error};
 use crate::plan::{Mode, Plan};
 use crate::policy::render_map;
@@ -31,8 +31,10 @@ pub struct Container {
     pub pid: i32,
     /// The same, as nobody can mistake it.
     pub child: Fd,
-    /// What the caller sends us.
+    /// What the caller sends us, but TSTP.
     pub signals: Fd,
+    /// Tells that TSTP waits; never read.
+    pub stop: Fd,
     /// Its terminal, until the relay has it.
     pub terminal: Option<Terminal>,
 }
@@ -133,29 +135,45 @@ fn write_maps(mode: &Mode, pid: i32) -> Result<(), Error> {
 fn forward(container: &Container, has_terminal: bool) -> (sys::Result<u8>, bool) {
     let mut ending = false;
     loop {
-        let mut events =
-            [Poll::readable(container.child.number()), Poll::readable(container.signals.number())];
+        let mut events = [&container.child, &container.signals, &container.stop]
+            .map(|source| Poll::readable(source.number()));
         let _ = sys::poll(&mut events, None);
+        if events[2].ready() {
+            pass_on(container, libc::SIGTSTP);
+            stop_like_a_job();
+        }
         while let Some(signal) = sys::next_signal(&container.signals) {
             // The relay gives the terminal its new size, of which the kernel tells the payload; told
             // any sooner, it would find the old one.
             if signal == libc::SIGWINCH && has_terminal {
                 continue;
             }
-            let _ = if active(Rule::Pidfds) {
-                sys::pidfd_kill(&container.child, signal)
-            } else {
-                sys::kill(container.pid, signal)
-            };
+            pass_on(container, signal);
             ending |= ENDING & sys::signal_set(&[signal]) != 0;
-            if signal == libc::SIGTSTP {
-                // As the caller's shell expects of a job; CONT wakes us, and is forwarded then.
-                let _ = sys::kill(sys::own_pid(), libc::SIGSTOP);
-            }
         }
         if events[0].ready() {
             return (sys::wait_for(&container.child), ending);
         }
+    }
+}
+
+fn pass_on(container: &Container, signal: i32) {
+    let _ = if active(Rule::Pidfds) {
+        sys::pidfd_kill(&container.child, signal)
+    } else {
+        sys::kill(container.pid, signal)
+    };
+}
+
+/// Lets the TSTP that waits do what it does to any job of a shell.
+///
+/// The kernel decides, not we by a SIGSTOP of our own: a CONT that comes first takes the TSTP away, where
+/// our own stop would take away the CONT, and last for ever. In a process group that nobody could continue
+/// it does nothing. CONT wakes us, and is passed on then.
+fn stop_like_a_job() {
+    let tstp = sys::signal_set(&[libc::SIGTSTP]);
+    if let Ok(mask) = sys::set_signal_mask(FORWARDED & !tstp | sys::signal_set(&[libc::SIGPIPE])) {
+        let _ = sys::set_signal_mask(mask);
     }
 }
 

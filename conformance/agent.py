@@ -253,7 +253,11 @@ class Run:
     def become(self, argv: list[bytes], theirs: dict[int, int]) -> None:
         """Turn the child into the job's program. Never returns."""
         job = self.job
-        os.setsid()
+        if job.terminal is None:
+            # A job of the agent's session, as one of a shell's: in a group that nobody could continue, nothing stops.
+            os.setpgid(0, 0)
+        else:
+            os.setsid()
         if job.cgroup:
             with open(f"{self.fill(job.cgroup)}/cgroup.procs", "w", encoding="utf-8") as members:
                 members.write("0")
@@ -316,11 +320,9 @@ class Run:
                 self.input = -1
             case {"resize": size}:
                 set_size(self.master, size)
-            case {"state": name}:
-                with open(f"/proc/{self.pid}/stat", encoding="utf-8") as stream:
-                    self.output["stderr"] += (
-                        f"state {name} {stream.read().rpartition(')')[2].split()[0]}\n".encode()
-                    )
+            case {"expect_stopped": wanted}:
+                if not self.read_until(lambda: (read_state(self.pid) == "T") is wanted):
+                    raise StepFailed(f"it is {'not ' if wanted else ''}stopped")
             case {"script": text}:
                 self.output["stderr"] += self.script(text.replace("$SUBJECT", str(self.pid))).encode()
             case {"wait": seconds}:
@@ -514,6 +516,12 @@ def read_mounts() -> list[str]:
         return [" ".join(line.split()[3:]) for line in stream]
 
 
+def read_state(pid: int) -> str:
+    """Return the state of a process, as a letter of proc(5)."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+        return stream.read().rpartition(")")[2].split()[0]
+
+
 def find_processes(token: str) -> dict[int, str]:
     """Return the living processes that carry `token` in their arguments or environment."""
     needle, found = token.encode(), {}
@@ -573,6 +581,9 @@ def exit_code(status: int | None) -> int | None:
 def main() -> None:
     """Carry out the request on standard input."""
     request = json.load(sys.stdin)
+    if os.getsid(0) != os.getpid():
+        # A session without a terminal, whatever the way in here was.
+        os.setsid()
     os.makedirs(WORK, mode=0o755, exist_ok=True)
     results = [Run(Job(**job), request["factor"]).carry_out() for job in request["jobs"]]
     json.dump({"results": results}, sys.stdout)

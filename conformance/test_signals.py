@@ -137,7 +137,14 @@ def test_the_caller_may_signal_the_shim(subject: Subject, mode: Mode) -> None:
         *("/observe", "wait"),
         mode=mode,
         init=True,
-        steps=once_ready(number("HUP")),
+        steps=[
+            {"expect": "ready"},
+            {"signal": number("TSTP"), "to": "user"},
+            {"expect_stopped": True},
+            {"signal": number("CONT"), "to": "user"},
+            {"expect_stopped": False},
+            {"signal": number("HUP"), "to": "user"},
+        ],
     )
 
     assert result.problem == "", result

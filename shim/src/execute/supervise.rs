@@ -141,6 +141,10 @@ fn forward(container: &Container, has_terminal: bool) -> (sys::Result<u8>, bool)
         if events[2].ready() {
             pass_on(container, libc::SIGTSTP);
             stop_like_a_job();
+            if !sys::is_pending(libc::SIGCONT) {
+                // Nobody continued us, so we did not stop: nor does the payload, for nobody would know.
+                pass_on(container, libc::SIGCONT);
+            }
         }
         while let Some(signal) = sys::next_signal(&container.signals) {
             // The relay gives the terminal its new size, of which the kernel tells the payload; told
@@ -168,8 +172,8 @@ fn pass_on(container: &Container, signal: i32) {
 /// Lets the TSTP that waits do what it does to any job of a shell.
 ///
 /// The kernel decides, not we by a SIGSTOP of our own: a CONT that comes first takes the TSTP away, where
-/// our own stop would take away the CONT, and last for ever. In a process group that nobody could continue
-/// it does nothing. CONT wakes us, and is passed on then.
+/// our own stop would take away the CONT, and last for ever. In an orphaned process group, which nobody
+/// could continue, it does nothing. CONT wakes us, waits to be read, and is passed on then.
 fn stop_like_a_job() {
     let tstp = sys::signal_set(&[libc::SIGTSTP]);
     if let Ok(mask) = sys::set_signal_mask(FORWARDED & !tstp | sys::signal_set(&[libc::SIGPIPE])) {

@@ -152,6 +152,15 @@ pub const fn signal_set(signals: &[i32]) -> SignalSet {
     set
 }
 
+/// Whether `signal` waits, blocked: rt_sigpending(2).
+pub fn is_pending(signal: i32) -> bool {
+    let mut waiting: SignalSet = 0;
+    let at = &raw mut waiting as usize;
+    // SAFETY: the kernel writes 8 bytes.
+    let seen = unsafe { call(libc::SYS_rt_sigpending, [at, 8, 0, 0, 0, 0]) };
+    seen.is_ok() && waiting & signal_set(&[signal]) != 0
+}
+
 /// rt_sigprocmask(2): blocks exactly `set`; the mask before.
 pub fn set_signal_mask(set: SignalSet) -> Result<SignalSet> {
     let mut old: SignalSet = 0;

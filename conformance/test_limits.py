@@ -177,6 +177,8 @@ def test_the_leaf_is_the_callers_and_goes(subject: Subject, mode: Mode, delegati
     assert inside.stdout == "0::/\n", inside
 
 
+# Any call of the same user sweeps it, a neighbour's too.
+@pytest.mark.alone
 @pytest.mark.clause("LIMIT-006")
 def test_a_leaf_left_behind_is_swept(subject: Subject, mode: Mode, delegation: Delegation) -> None:
     """SIGKILL leaves at most an empty leaf; the next call, even in another cgroup, takes it away."""

@@ -45,6 +45,7 @@ def test_check_tells_what_holds(subject: Subject) -> None:
     for text in (least, full):
         before, after = with_policy(f"printf '{text}' > {POLICY}")
         (result,) = subject.call(subject.shim("check", before=before, after=after))
+        assert (result.exit_code, result.stdout != "") == (0, True), result
         answers.append(json.loads(result.stdout)["effective"])
 
     assert answers[0] == {

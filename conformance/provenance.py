@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,8 +51,8 @@ def digest_shim(wheel: Path) -> str:
             if len(shims) != 1:
                 raise InputError(f"{wheel}: holds {len(shims)} shims")
             return hashlib.sha256(archive.read(shims[0])).hexdigest()
-    # A damaged archive raises what its parts raise: a bad length, a bad deflate stream, a missing codec.
-    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+    # A damaged archive raises what its parts raise: a bad length, a bad deflate stream, an unknown codec.
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise InputError(f"{wheel}: {error}") from error
 
 

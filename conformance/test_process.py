@@ -249,9 +249,9 @@ def test_no_typing_into_a_terminal(subject: Subject, mode: Mode) -> None:
     )
 
     assert result.facts.process["tty"] == "111", result
-    assert {result.facts.attempts["tiocsti"], result.facts.attempts["tioclinux"]} <= DENIED, (
-        result.facts.attempts
-    )
+    attempts = result.facts.attempts
+    # What TIOCSTI typed stands in the report, and may break the very line that tells of it.
+    assert {attempts.get("tiocsti"), attempts.get("tioclinux")} <= DENIED, attempts
 
 
 @pytest.mark.clause("SECCOMP-004")

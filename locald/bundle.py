@@ -16,7 +16,6 @@ The lock tells whether `locald` lives, the FIFO whether the shim does. /proc wou
 
 import json
 import os
-import select
 import signal
 import time
 from contextlib import suppress
@@ -100,13 +99,6 @@ def open_status(bundle: str) -> tuple[int, int]:
     os.mkfifo(path, 0o600)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     return reader, os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def await_end(reader: int, limit_s: float) -> None:
-    """Wait until nobody has the FIFO's other end any more: the shim, and what it left to tidy the terminal."""
-    poll = select.poll()
-    poll.register(reader, 0)
-    poll.poll(limit_s * 1000)
 
 
 def remove_dead_bundles(parent: str, remove_foreign: "Callable[[Path], None]") -> None:

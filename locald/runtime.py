@@ -5,7 +5,7 @@ the shim checks again: it trusts no part of a bundle.
 """
 
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -27,6 +27,7 @@ from locald.process import attend, capture, helper_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from locald.host import Host
     from locald.images.store import Image, Store
@@ -37,8 +38,6 @@ HELPER_LIMIT_S = 3600
 # Below these the shim makes mounts of its own, so they have to exist.
 FIXED_DIRECTORIES = ("/proc", "/sys", "/dev")
 MAX_HOSTNAME_BYTES = 64
-# How long the relay of a killed shim may take to give the terminal back; it takes a tenth of that.
-RELAY_LIMIT_S = 2.0
 # By the code that the shim's `check` gives for a mode that does not work.
 MODE_ERRORS: dict[str | None, type[ModeNotAllowed]] = {
     kind.code: kind for kind in (UserNamespacesExhausted, UserNamespacesDenied, ModeForbidden, KernelTooOld)
@@ -176,21 +175,18 @@ class LinuxRuntime:
     def run_container(self, bundle_path: str, container_id: str) -> int:
         """Start the shim and attend to it until it ends; see `ContainerRuntime`."""
         # The reader stays open: the shim writes what nobody here needs to know, and the FIFO tells that it lives.
-        reader, status_fd = bundle.open_status(bundle_path)
+        _reader, status_fd = bundle.open_status(bundle_path)
         argv = shim.run_argv(self._shim, bundle_path, container_id)
         stop = {} if self._stop_signal is None else {"stop_signal": self._stop_signal}
-        status = attend(
-            argv,
-            env={},
-            empty_stdin=not self._request.interactive,
-            kept_fd=status_fd,
-            started=lambda pid: _write_pid(bundle_path, pid),
-            **stop,
-        )
-        if self._request.terminal:
-            # A shim that was killed leaves the modes of the terminal to its relay; the shell after us wants its own.
-            bundle.await_end(reader, RELAY_LIMIT_S)
-        return status
+        with _terminal_given_back() if self._request.terminal else nullcontext():
+            return attend(
+                argv,
+                env={},
+                empty_stdin=not self._request.interactive,
+                kept_fd=status_fd,
+                started=lambda pid: _write_pid(bundle_path, pid),
+                **stop,
+            )
 
     # --- who and how ----------------------------------------------------------------------------------
 
@@ -437,6 +433,12 @@ def _require(abilities: shim.Abilities, mode: str) -> None:
 
 def _is_used(source: str, binds: "Sequence[spec.Bind]") -> bool:
     return any(bind.source == f"{source}/{bundle.ROOTFS}" for bind in binds)
+
+
+def _terminal_given_back() -> "AbstractContextManager[None]":
+    from locald.terminal import given_back  # noqa: PLC0415  # most runs have no terminal
+
+    return given_back()
 
 
 def _write_pid(bundle_path: str, pid: int) -> None:

@@ -31,6 +31,7 @@ ORDER = [
     "host",
     "oci",
     "process",
+    "terminal",
     "log",
     "deadline",
     "errors",

@@ -1,8 +1,10 @@
 """`locald run` at a real terminal, as its user sees it: keys, jobs, sizes, modes, and the shell that comes after it."""
 
 import os
+import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,11 +198,19 @@ def test_after_sigkill_of_locald_the_terminal_is_as_before(
 
 
 def test_after_sigkill_of_the_shim_the_terminal_is_as_before(terminal: Tmux, image: str) -> None:
-    """137, and nothing of the container's or of its terminal is left in the shell's way."""
+    """137, and not before the relay, however late, has given the modes back: the shell then sets its own."""
     pid = ready_shell(terminal, image)
     (shim,) = children(pid)
+    (relay,) = (child for child in children(shim) if is_in_our_pid_namespace(child))
+    os.kill(relay, signal.SIGSTOP)
     os.kill(shim, signal.SIGKILL)
+    terminal.poll(lambda: state_of(shim), lambda state: state == "Z")
+    time.sleep(0.5)
+    # Else its shell would have the terminal by now, raw, and take its modes for the user's.
+    assert state_of(pid) != "Z"
+    os.kill(relay, signal.SIGCONT)
     assert terminal.wait_for_prompt() == 128 + signal.SIGKILL
+    terminal.poll(lambda: state_of(relay), lambda state: state == "Z")
 
 
 @pytest.mark.parametrize("options", ["", "-it"])
@@ -216,6 +226,11 @@ def state_of(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return "Z"
+
+
+def is_in_our_pid_namespace(pid: int) -> bool:
+    """Say whether a process has one pid only, as the relay has and the container has not."""
+    return re.search(r"^NSpid:\t\d+$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE) is not None
 
 
 def children(pid: int) -> list[int]:

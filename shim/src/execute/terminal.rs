@@ -9,7 +9,6 @@ use core::ops::Range;
 use crate::caller::{self, Entry};
 use crate::error::{Context, Error};
 use crate::plan::TerminalSize;
-use crate::status::StatusFd;
 use crate::sys::{self, At, Fd, Poll, Side};
 
 const CODE: &str = "terminal.failed";
@@ -61,12 +60,9 @@ impl Terminal {
 
     /// Starts the relay. In the parent, once the payload runs.
     ///
-    /// It keeps the status descriptor open, and so tells whoever reads there when the terminal is as it
-    /// was before, also where the supervisor was killed.
-    ///
     /// # Errors
     /// `terminal.failed`.
-    pub fn start_relay(self, entry: &Entry, status: &StatusFd) -> Result<Fd, Error> {
+    pub fn start_relay(self, entry: &Entry) -> Result<Fd, Error> {
         let supervisor = sys::pidfd(sys::own_pid()).or_fail(CODE, "pidfd_open")?;
         match sys::clone_process(0).or_fail(CODE, "the relay")? {
             Side::Parent(_, relay) => Ok(relay),
@@ -74,8 +70,7 @@ impl Terminal {
                 // The lock of the container's state is among what it would hold.
                 // What it must not miss: an end of the terminal's other side that stays open here would
                 // keep it waiting for ever.
-                let kept = [Some(self.master.number()), Some(supervisor.number()), status.0];
-                let kept: Vec<i32> = kept.into_iter().flatten().collect();
+                let kept = [self.master.number(), supervisor.number()];
                 if sys::close_all_but(&kept).is_err() {
                     sys::exit(125);
                 }

@@ -163,6 +163,6 @@ class TreeForeign(ImageError):
     def __init__(self, path: str) -> None:
         super().__init__(
             f"{path} holds files of your subordinate ids, which only the shim can remove for you.",
-            hint=f"Run `locald-shim cleanup --bundle {path}`.",
+            hint=f"Run `locald-shim cleanup --bundle {path}`, with the locald-shim beside your `locald`.",
         )
         self.path = path

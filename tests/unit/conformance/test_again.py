@@ -1,6 +1,7 @@
 """What was red last time, what the kit is, and what a run may change of its host."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,24 @@ def test_the_shim_is_found_in_the_wheel(tmp_path: Path) -> None:
     wheel.write_bytes(b"PK")
     with pytest.raises(InputError, match="not a zip file"):
         digest_shim(wheel)
+
+
+def test_a_damaged_wheel_is_an_error_of_one_kind(tmp_path: Path) -> None:
+    """Whichever byte is wrong, no other exception gets out; a byte that nobody reads may go unnoticed."""
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("locald-0.1.0.data/scripts/locald-shim", bytes(range(256)) * 8)
+    good = wheel.read_bytes()
+    refused = 0
+    for place in range(len(good)):
+        damaged = bytearray(good)
+        damaged[place] ^= 0x5A
+        wheel.write_bytes(damaged)
+        try:
+            digest_shim(wheel)
+        except InputError:
+            refused += 1
+    assert refused > len(good) / 2
 
 
 def test_a_run_answers_for_what_does_not_change_by_itself() -> None:

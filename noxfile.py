@@ -26,13 +26,11 @@ SHIM = ROOT / "shim"
 COVERAGE = ROOT / "reports" / "coverage"
 # Everything below tests/ but what needs root and changes the machine it runs on.
 FAST_TESTS = ("tests", "--ignore=tests/shim", "--ignore=tests/integration")
-DEFAULT_PROFILES = ("local", "debian12-selinux")
 PYTHON_TREES = ("locald", "vms", "conformance", "tests", "ci", "bench")
 CONNECT_LIMIT_S = 20
 # Both try again by themselves, some of the time with pauses: one more try is enough, and no network is soon said.
 UV_LIMITS = {"UV_HTTP_TIMEOUT": str(CONNECT_LIMIT_S), "UV_HTTP_RETRIES": "1"}
 CARGO_LIMITS = {"CARGO_HTTP_TIMEOUT": str(CONNECT_LIMIT_S), "CARGO_NET_RETRY": "1"}
-CONFORMANCE_WORKERS = 2
 CARGO_MUTANTS = "27.1.0"
 
 
@@ -96,16 +94,13 @@ def hostile(session: nox.Session) -> None:
 
 
 @nox.session(default=False, tags=["vm"])
-@nox.parametrize("profile", [nox.param(name, id=name) for name in DEFAULT_PROFILES])
-def conformance(session: nox.Session, profile: str) -> None:
-    """Run every clause on one host profile; its guest boots once for the whole run."""
+def conformance(session: nox.Session) -> None:
+    """Judge every clause on each host: `nox -s conformance -- [--profile A,B] [--jobs N] [--clause GLOB] …`."""
     require_root(session)
     require_programs(session, "base", "tests", "conformance")
     install_groups(session, "conformance")
     wheel = choose_wheel(session)
-    # A guest has one processor or two: the second worker fills the time that the first one waits.
-    workers = f"--numprocesses={CONFORMANCE_WORKERS}"
-    pytest(session, "conformance", f"--profile={profile}", f"--wheel={wheel}", workers, *session.posargs)
+    session.run("python", "-m", "conformance", "run", f"--wheel={wheel}", *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,6 +1,6 @@
-"""`python -m conformance VERB`: the catalogue for a person, and what is done with reports.
+"""`python -m conformance VERB`: judge hosts, the catalogue for a person, and what is done with reports.
 
-The kit itself runs as pytest. list [GLOB], explain ID; merge, sign and gate work on reports.
+run judges (`nox -s conformance` calls it); list [GLOB], explain ID; merge, sign and gate work on reports.
 """
 
 import argparse
@@ -19,7 +19,13 @@ WIDTH: Final = 100
 def main(arguments: list[str]) -> int:
     """Run one verb; 1 if there is no such clause or the catalogue is at fault."""
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
+    if arguments[:1] == ["run"]:
+        # It brings the machines, and knows only some of its options.
+        from conformance import matrix  # noqa: PLC0415
+
+        return matrix.main(arguments[1:])
     verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("run", help="judge every clause on each host", add_help=False)
     listing = verbs.add_parser("list", help="the clauses, a line each")
     listing.add_argument("glob", nargs="?", default="*")
     verbs.add_parser("explain", help="everything about one clause").add_argument("id")

@@ -34,7 +34,8 @@ MESSAGE_CHARS: Final = 4000
 CONTROLLER: Final = pytest.StashKey[Controller]()
 SUBJECT: Final = pytest.StashKey[Subject]()
 _CONTROLLERS: Final[list[Controller]] = []
-_LIVE: Final[list[progress.Live]] = []
+_TALLIES: Final[list[progress.Tally]] = []
+LIVE: Final = pytest.StashKey[progress.Live]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,6 +62,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--reuse", action="store_true", help="use a machine that is up, and leave it up")
     group.addoption("--kit-cache", default="~/.cache/locald-kit", help="made inputs")
+    group.addoption(
+        "--progress-fd", type=int, help="a pipe for how far it is; from `python -m conformance run`"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -122,6 +126,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     controller = config.stash[CONTROLLER]
     reporter = config.pluginmanager.get_plugin("terminalreporter")
+    controller.tally = make_tally(config, controller.profile.name)
     try:
         prepare(config, controller, reporter.write_line if reporter is not None else print)
     except TROUBLE as error:
@@ -134,15 +139,26 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         end(config, controller)
         pytest.exit("\n".join(summary.summarise(controller.written or {})), returncode=1)
     controller.clauses_begun = time.monotonic()
+    applying = [
+        name
+        for name in controller.selected or controller.catalogue
+        if controller.catalogue[name].applies_to(controller.profile.name)
+    ]
+    controller.tally.begin("clauses", clauses_total=len(applying))
+    _TALLIES[:] = [controller.tally]
+
+
+def make_tally(config: pytest.Config, profile: str) -> progress.Tally:
+    """Return what counts this run, and have it shown: to who started it, on the terminal, or not at all."""
+    descriptor = config.getoption("progress_fd")
+    if descriptor is not None:
+        return progress.Tally(progress.make_teller(descriptor))
     if progress.is_wanted(config):
-        applying = [
-            name
-            for name in controller.selected or controller.catalogue
-            if controller.catalogue[name].applies_to(controller.profile.name)
-        ]
-        live = progress.Live(controller.profile.name, len(applying), reporter)
+        live = progress.Live(profile, config.pluginmanager.get_plugin("terminalreporter"))
         config.pluginmanager.register(live)
-        _LIVE[:] = [live]
+        config.stash[LIVE] = live
+        return progress.Tally(live.tell)
+    return progress.Tally(lambda _: None)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -258,9 +274,9 @@ def gather(part: pytest.TestReport) -> None:
             )
             for clause in data["clauses"]:
                 controller.records[clause, data["node"]] = report.TestRecord(clause, data["node"], attempts)
-            for live in _LIVE:
+            for tally in _TALLIES:
                 passed = all(attempt.outcome is Outcome.PASSED for attempt in attempts)
-                live.count(tuple(data["clauses"]), data["node"], passed=passed)
+                tally.count(tuple(data["clauses"]), data["node"], passed=passed)
 
 
 @pytest.hookimpl(trylast=True)
@@ -269,8 +285,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if CONTROLLER not in config.stash or config.option.collectonly:
         return
-    for live in _LIVE:
-        live.stop()
+    if LIVE in config.stash:
+        config.stash[LIVE].stop()
     controller = config.stash[CONTROLLER]
     if controller.written is None:
         end(config, controller)

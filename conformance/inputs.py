@@ -3,6 +3,8 @@
 Everything here is cached below a directory of the caller's choice and made again only if its inputs changed.
 """
 
+import contextlib
+import fcntl
 import gzip
 import hashlib
 import io
@@ -12,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -68,6 +70,15 @@ def run_program(command: Sequence[str], *, limit_s: float, env: Mapping[str, str
     except subprocess.CalledProcessError as error:
         raise InputError(f"{' '.join(command)}: {error.stdout.decode(errors='replace')}") from error
     return done.stdout.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def locked(cache: Path) -> Iterator[None]:
+    """Hold what is kept below `cache`: whoever comes second finds what the first one made."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def compile_static(

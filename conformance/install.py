@@ -67,6 +67,21 @@ def install(
     """
     with tempfile.TemporaryDirectory(prefix="conformance-") as name:
         stage = Path(name)
+        _stage(stage, product, cache, debian=debian)
+        guest.push(stage, HOME)
+    # What an earlier run, or the machine that `local` shows, has there is not what is under test.
+    _root(guest, f"rm -rf {PREFIX} /etc/locald")
+    _root(guest, _make_homes(users))
+    if product.wheel is not None:
+        _install_wheel(guest, users)
+    if product.shim is not None:
+        _install_shim(guest, users)
+    return _describe(guest, has_locald=product.wheel is not None)
+
+
+def _stage(stage: Path, product: Product, cache: Path, *, debian: bool) -> None:
+    """Put into `stage` what goes into the guest; hosts that are judged at once make each kept input once."""
+    with inputs.locked(cache):
         observer = inputs.compile_static(inputs.PAYLOAD / "observe.c", cache / "observe")
         shutil.copy(observer, stage / "observe")
         (stage / "observe").chmod(0o755)
@@ -80,15 +95,6 @@ def install(
             shutil.copytree(inputs.download_wheels(product.wheel, cache), stage / "wheels")
         if product.shim is not None:
             shutil.copy(product.shim, stage / "shim")
-        guest.push(stage, HOME)
-    # What an earlier run, or the machine that `local` shows, has there is not what is under test.
-    _root(guest, f"rm -rf {PREFIX} /etc/locald")
-    _root(guest, _make_homes(users))
-    if product.wheel is not None:
-        _install_wheel(guest, users)
-    if product.shim is not None:
-        _install_shim(guest, users)
-    return _describe(guest, has_locald=product.wheel is not None)
 
 
 def _install_wheel(guest: vms.Guest, users: tuple[str, ...]) -> None:

@@ -20,6 +20,7 @@ from conformance import (
     install,
     logs,
     preconditions,
+    progress,
     provenance,
     report,
     report_files,
@@ -60,6 +61,7 @@ class Controller:
     kit: dict[str, Any] = field(default_factory=provenance.describe_kit)
     begun: float = field(default_factory=time.monotonic)
     clauses_begun: float | None = None
+    tally: progress.Tally = field(default_factory=lambda: progress.Tally(lambda _: None))
     written: report.Json | None = None
 
     @property
@@ -193,7 +195,8 @@ def gather_logs(controller: Controller, guest: vms.Guest) -> dict[str, int]:
 
 @contextlib.contextmanager
 def timed(controller: Controller, name: str) -> Iterator[None]:
-    """Add the time of what is inside to the report."""
+    """Add the time of what is inside to the report, and have it shown as the phase."""
+    controller.tally.begin(name)
     start = time.monotonic()
     try:
         yield

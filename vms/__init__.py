@@ -23,7 +23,7 @@ from vms.errors import (
     VmsError,
 )
 from vms.guest import Guest, Output, Revertible, User
-from vms.machines import booted, connect, destroy, status, up
+from vms.machines import booted, connect, destroy, interruptible, status, undisturbed, up
 from vms.probe import Evidence, Proof, prove
 from vms.profile import Fact, Profile, names, read
 
@@ -53,9 +53,11 @@ __all__ = [
     "booted",
     "connect",
     "destroy",
+    "interruptible",
     "names",
     "prove",
     "read",
     "status",
+    "undisturbed",
     "up",
 ]

@@ -84,7 +84,7 @@ def status(name: str) -> str:
 def destroy(name: str) -> None:
     """Take the machine and every file of it away; harmless if there is none."""
     profile = read(name)
-    with _undisturbed():
+    with undisturbed():
         _kind(profile).destroy(profile)
 
 
@@ -128,8 +128,8 @@ def interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Have a second Ctrl-C do nothing while the machine is taken away."""
+def undisturbed() -> Iterator[None]:
+    """Have a second Ctrl-C do nothing while a machine is taken away."""
     with _handling(ENDING_SIGNALS, signal.SIG_IGN):
         yield
 

@@ -6,12 +6,13 @@ Vagrantfile reads), vagrant.log, console, ssh_config.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,10 +142,33 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> No
         BootError: Two boots failed; the message ends with the last lines of log and console.
     """
     host.require()
-    box = boxes.find_or_build(profile.box, report=report)
-    host.start()
-    accelerator = accel.choose(box.kernel_image, box.sha256)
-    _prune(box)
+    with contextlib.ExitStack() as alone:
+        alone.enter_context(_alone())
+        box = boxes.find_or_build(profile.box, report=report)
+        host.start()
+        accelerator = accel.choose(box.kernel_image, box.sha256)
+        _prune(box)
+        if any(volume.startswith(f"{box.name}_") for volume in _volumes()):
+            alone.close()
+        _up(profile, box, accelerator, report=report, limit_s=limit_s)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Keep others of this home from building a box, and from handing one to Vagrant and libvirt, at the same time.
+
+    The first machine of a box uploads its disk; those after it start from that and need not wait.
+    """
+    home.root().mkdir(parents=True, exist_ok=True)
+    with (home.root() / "shared.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _up(
+    profile: Profile, box: boxes.Box, accelerator: str, *, report: Callable[[str], None], limit_s: float
+) -> None:
+    """Boot until ssh answers, at most TRIES times; see `up`."""
     machine = _find(profile)
     deadline = Deadline.after(limit_s)
     for attempt in range(1, TRIES + 1):

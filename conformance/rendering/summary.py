@@ -4,30 +4,48 @@ import shlex
 from collections.abc import Iterator
 
 from conformance.report import Json
+from conformance.verdicts import GREEN
 
 SLOWEST = 5
+NAMES_CHARS = 90
 QUIET = frozenset({"PASS", "INVALID"})  # a line for each INVALID clause would hide the one cause of all
 
 
 def summarise(report: Json) -> list[str]:
-    """Return the lines of the terminal summary: clauses down, profiles across, then what to look at."""
+    """Return the lines of the terminal summary: families of clauses down, profiles across, then what to look at."""
     profiles = report["profiles"]
     names = [profile["profile"] for profile in profiles]
-    verdicts = {
-        (clause["id"], profile["profile"]): clause["verdict"]
-        for profile in profiles
-        for clause in profile["clauses"]
-    }
-    ids = sorted({clause for clause, _ in verdicts})
-    width = max((len(name) for name in names), default=0)
-    lines = [f"{'':12} " + "  ".join(f"{name:{width}}" for name in names)]
-    lines += [
-        f"{clause:12} " + "  ".join(f"{verdicts.get((clause, name), '-'):{width}}" for name in names)
-        for clause in ids
-    ]
-    for profile in profiles:
-        lines += describe_profile(profile)
+    # Numbers stand for names where a terminal is too narrow for a row of them.
+    short = len("  ".join(names)) > NAMES_CHARS
+    heads = [f"[{number}]" for number, _ in enumerate(names, 1)] if short else names
+    counts = [count_families(profile) for profile in profiles]
+    families = sorted({family for counted in counts for family in counted})
+    rows = [["", *heads]]
+    rows += [[family, *(describe_count(counted.get(family)) for counted in counts)] for family in families]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads) + 1)]
+    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    for head, profile in zip(heads, profiles, strict=True):
+        first, *rest = describe_profile(profile)
+        lines += [f"{head} {first}" if short else first, *rest]
     return lines
+
+
+def count_families(profile: Json) -> dict[str, tuple[int, int]]:
+    """Return for each family of clauses how many are green and how many there are."""
+    found: dict[str, tuple[int, int]] = {}
+    for clause in profile["clauses"]:
+        family = clause["id"].rpartition("-")[0]
+        green, total = found.get(family, (0, 0))
+        found[family] = green + (clause["verdict"] in GREEN), total + 1
+    return found
+
+
+def describe_count(counted: tuple[int, int] | None) -> str:
+    """Return a cell: what is green of what there is, which stands out where the two differ."""
+    if counted is None:
+        return "-"
+    green, total = counted
+    return str(total) if green == total else f"{green} of {total}"
 
 
 def describe_profile(profile: Json) -> Iterator[str]:
@@ -52,11 +70,10 @@ def describe_profile(profile: Json) -> Iterator[str]:
 
 def make_reproducer(profile: Json, clause: str) -> str:
     """Return the one command that judges `clause` again on the same host, in the same order."""
-    words = ["--clause", clause, "--seed", str(profile["seed"])]
+    words = ["--profile", profile["profile"], "--clause", clause, "--seed", str(profile["seed"])]
     if profile["runtime"] != "locald-shim":
         words += ["--runtime", profile["runtime"]]
-    session = shlex.quote(f"conformance({profile['profile']})")
-    return f"ci/nox -s {session} -- {shlex.join(words)}"
+    return f"ci/nox -s conformance -- {shlex.join(words)}"
 
 
 def describe_time(profile: Json) -> list[str]:

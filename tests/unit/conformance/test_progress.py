@@ -1,12 +1,15 @@
-"""The live line: on a terminal only, and nothing of pytest's beside it."""
+"""How far a run is: counted once, told through a pipe, shown on a terminal only and without pytest's own beside it."""
 
 import io
+import os
+import re
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from conformance.progress import Live, is_wanted
+from conformance.progress import Board, Live, State, Tally, is_wanted, make_teller, parse_state
 
 
 def make_reporter() -> Any:
@@ -19,10 +22,12 @@ def make_reporter() -> Any:
 def test_the_line_counts_clauses_and_names_what_is_red() -> None:
     """A clause with two tests counts once; brackets of a test's name are no markup."""
     reporter = make_reporter()
-    live = Live("debian12-selinux", 3, reporter)
+    live = Live("debian12-selinux", reporter)
+    tally = Tally(live.tell)
+    tally.begin("clauses", clauses_total=3)
     live.pytest_runtest_logstart()
-    live.count(("AB-001",), "test_a.py::test_x[direct]", passed=True)
-    live.count(("AB-001", "AB-002"), "test_a.py::test_x[mapped]", passed=False)
+    tally.count(("AB-001",), "test_a.py::test_x[direct]", passed=True)
+    tally.count(("AB-001", "AB-002"), "test_a.py::test_x[mapped]", passed=False)
     live.stop()
     shown = reporter._tw._file.getvalue()
 
@@ -34,9 +39,46 @@ def test_the_line_counts_clauses_and_names_what_is_red() -> None:
     assert "test_x[mapped]" in shown
 
 
+def test_a_state_goes_through_a_pipe() -> None:
+    """Each change is one line, and reads as it was."""
+    reader, writer = os.pipe()
+    told: list[State] = []
+    through_the_pipe = make_teller(writer)
+
+    def tell(state: State) -> None:
+        through_the_pipe(state)
+        told.append(State(**asdict(state)))
+
+    tally = Tally(tell)
+    tally.begin("boot")
+    tally.begin("clauses", clauses_total=9)
+    tally.count(("AB-001",), "test_a.py::test_x", passed=False)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        assert [parse_state(line) for line in stream] == told
+    assert told[-1] == State("clauses", 1, 9, "test_x", ["test_x"])
+
+
+def test_a_board_has_a_line_a_host() -> None:
+    """Those that wait are there, without a time; one that ended shows how."""
+    stream = io.StringIO()
+    board = Board(stream)
+    for profile in ("first", "second"):
+        board.add(profile, begun=False)
+    with board.progress:
+        board.show("first", State("boot"))
+        board.finish("first", "green [after] 3 s")
+    shown = stream.getvalue()
+
+    assert "first" in shown
+    assert "boot" in shown
+    assert "green [after] 3 s" in shown
+    assert re.search(r"second.*-:--:--", shown)
+
+
 def test_pytest_prints_nothing_for_a_test_and_counts_it() -> None:
     """Its category stays, its letter goes; what is neither passed nor failed is pytest's own affair."""
-    live = Live("local", 1, make_reporter())
+    live = Live("local", make_reporter())
 
     def status(when: str, outcome: str) -> Any:
         return live.pytest_report_teststatus(SimpleNamespace(when=when, outcome=outcome))

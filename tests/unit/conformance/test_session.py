@@ -9,49 +9,10 @@ import pytest
 
 from conformance.report import Json
 from conformance.report_files import read_report
+from tests.unit.conformance.fake_machine import PLUGIN
 from tests.unit.conformance.samples import make_wheel
 
 ROOT = Path(__file__).resolve().parents[3]
-# Stands in for vms and the installation. FAULT says what goes wrong; what was called goes into CALLS.
-PLUGIN = """
-import json, os
-import vms
-from conformance import install, look, session
-
-def note(word):
-    with open(os.environ["CALLS"], "a") as stream:
-        stream.write(word + "\\n")
-
-class Guest:
-    identity = {"system": "none"}
-    def __init__(self, profile):
-        self.profile, self.looks = profile, 0
-    def user(self, name):
-        return vms.User(name, 1000, 1000, "/home/x")
-    def run(self, command, **more):
-        if "-" in command:
-            self.looks += 1
-            changed = os.environ["FAULT"] == "changes" and self.looks > 1
-            state = {"sysctls": ["x 2" if changed else "x 1"], "mounts": []}
-            return vms.Output(tuple(command), "root", 0, json.dumps(state).encode(), b"", 0.1)
-        raise vms.GuestLost("the machine is gone")
-    def close(self):
-        pass
-
-def up(name, report):
-    note("up")
-    if os.environ["FAULT"] == "interrupt":
-        raise KeyboardInterrupt
-
-def prove(guest):
-    holds = os.environ["FAULT"] != "unproven"
-    return vms.Proof("local", (vms.Evidence("f", "says", ("c",), "root", "e", 0, "", "", 0.1, holds),))
-
-vms.up, vms.destroy, vms.prove = up, lambda name: note("destroy"), prove
-vms.connect = lambda name: Guest(vms.read(name))
-vms.status = lambda name: "down"
-install.install = lambda *arguments, **options: {"guest_kernel": "6"}
-"""
 
 
 def run_kit(directory: Path, fault: str, *options: str) -> tuple[int, str, list[str]]:
@@ -97,7 +58,7 @@ def test_a_machine_that_goes_away_is_no_failed_clause(tmp_path: Path) -> None:
     assert (code, calls) == (1, ["up", "destroy"])
     assert profile["totals"] == {"ERROR": 2}
     assert "the machine is gone" in profile["clauses"][0]["reason"]
-    assert "again: ci/nox -s 'conformance(local)' -- --clause BUNDLE-001 --seed 3" in said
+    assert "again: ci/nox -s conformance -- --profile local --clause BUNDLE-001 --seed 3" in said
     assert "time: " in said
     assert {"boot", "prove", "install", "look", "clauses", "prove again", "all"} <= set(profile["timing"])
     assert profile["kit"]["sha256"]

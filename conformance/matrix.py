@@ -1,0 +1,312 @@
+"""Judge every clause on several hosts, so many at a time, into one report.
+
+Each host has a pytest process of its own, which is the kit as for one host: it boots, proves, judges and reports. Its
+output goes to REPORT_DIR/PROFILE.log, how far it is comes through a pipe. One host alone has the terminal to itself.
+"""
+
+import argparse
+import contextlib
+import datetime
+import os
+import random
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NoReturn, Protocol
+
+import vms
+from conformance import progress
+from conformance.release.gate import read_policy
+from conformance.rendering import summary
+from conformance.report_files import read_report
+from conformance.session import REPORTS, ROOT
+
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+WORKERS: Final = 2
+"""Of xdist, a host: a guest has one processor or two, and the second worker fills the time that the first one waits."""
+
+MEMORY_BYTES: Final = 3 << 30
+"""What one host may take of the controller's memory: 1 GiB in the guest, as much again for QEMU's translation cache."""
+
+END_LIMIT_S: Final = 180.0
+"""For an interrupted run to take its machine away; Vagrant's own limits are shorter."""
+
+TAIL_LINES: Final = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to judge, and how."""
+
+    profiles: tuple[str, ...]
+    jobs: int
+    reports: Path
+    # For every pytest process: the wheel, the clauses, the seed.
+    options: tuple[str, ...]
+
+    def make_command(self, profile: str) -> list[str]:
+        """Return the command that judges one host."""
+        pytest = (sys.executable, "-m", "pytest", "conformance")
+        return [*pytest, f"--profile={profile}", f"--report-dir={self.reports}", *self.options]
+
+
+class View(Protocol):
+    """Who shows how far the runs are: a `progress.Board`, or `Lines`."""
+
+    def add(self, profile: str, *, begun: bool) -> None:
+        """Name a host that will be judged."""
+
+    def show(self, profile: str, state: progress.State) -> None:
+        """Show how far a host is."""
+
+    def finish(self, profile: str, note: str) -> None:
+        """Show that a host is done."""
+
+
+class Lines:
+    """The view for a log: a line where a phase begins, a test is red, or a quarter of the clauses is done."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, tuple[str, int, int]] = {}
+
+    def add(self, profile: str, *, begun: bool) -> None:
+        """Say nothing: a host that waits is no news."""
+
+    def show(self, profile: str, state: progress.State) -> None:
+        """Say what is new since the last line."""
+        quarter = 4 * state.clauses_done // state.clauses_total if state.clauses_total else 0
+        news = (state.phase, quarter, len(state.red))
+        if news == self._said.get(profile):
+            return
+        self._said[profile] = news
+        done = f" {state.clauses_done} of {state.clauses_total}" if state.clauses_done else ""
+        red = f", {state.note}" if state.red else ""
+        self._say(f"{profile}: {state.phase}{done}{red}")
+
+    def finish(self, profile: str, note: str) -> None:
+        """Say how it ended."""
+        self._say(f"{profile}: {note}")
+
+    def _say(self, line: str) -> None:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+
+@dataclass(slots=True)
+class Run:
+    """One host that is being judged."""
+
+    profile: str
+    process: "subprocess.Popen[bytes]"
+    # Where the process tells how far it is; its end is the end of the run.
+    pipe: int
+    begun: float = field(default_factory=time.monotonic)
+    _rest: bytes = b""
+
+    def read(self) -> list[progress.State] | None:
+        """Return the states that were told since the last call; None at the end of all."""
+        content = os.read(self.pipe, 65536)
+        if not content:
+            return None
+        *lines, self._rest = (self._rest + content).split(b"\n")
+        return [progress.parse_state(line) for line in lines]
+
+
+def start(plan: Plan, profile: str) -> Run:
+    """Start the process that judges one host."""
+    reader, writer = os.pipe()
+    try:
+        with (plan.reports / f"{profile}.log").open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603  # argv of our own
+                [*plan.make_command(profile), f"--progress-fd={writer}"],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(writer,),
+                # Ctrl-C at the terminal reaches this process alone, which passes it on once.
+                process_group=0,
+            )
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    return Run(profile, process, reader)
+
+
+def judge(plan: Plan, view: View) -> dict[str, int]:
+    """Judge all hosts and return each one's exit code.
+
+    Raises:
+        KeyboardInterrupt: The person, or TERM or HUP, ended it; every machine is gone.
+    """
+    for profile in plan.profiles:
+        view.add(profile, begun=False)
+    waiting = list(plan.profiles)
+    codes: dict[str, int] = {}
+    running: list[Run] = []
+    with selectors.DefaultSelector() as selector:
+        try:
+            while waiting or running:
+                while waiting and len(running) < plan.jobs:
+                    running.append(start(plan, waiting.pop(0)))
+                    selector.register(running[-1].pipe, selectors.EVENT_READ, running[-1])
+                for key, _ in selector.select():
+                    run: Run = key.data
+                    states = run.read()
+                    for state in states or ():
+                        view.show(run.profile, state)
+                    if states is None:
+                        selector.unregister(run.pipe)
+                        running.remove(run)
+                        codes[run.profile] = conclude(run)
+                        view.finish(run.profile, describe_end(run, codes[run.profile]))
+        except BaseException:
+            with vms.undisturbed():
+                interrupt(running)
+            raise
+    return codes
+
+
+def conclude(run: Run) -> int:
+    """Wait for a process that said all it had to say, and return its exit code."""
+    os.close(run.pipe)
+    return run.process.wait(END_LIMIT_S)
+
+
+def describe_end(run: Run, code: int) -> str:
+    """Return how a run ended, for the view."""
+    return f"{'green' if code == 0 else f'NOT green, exit code {code}'} after {time.monotonic() - run.begun:.0f} s"
+
+
+def interrupt(running: Sequence[Run]) -> None:
+    """End the runs, each of which takes its machine away; where one does not, do it."""
+    for run in running:
+        run.process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + END_LIMIT_S
+    for run in running:
+        try:
+            run.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(run.process.pid, signal.SIGKILL)
+            run.process.wait()
+            vms.destroy(run.profile)
+        os.close(run.pipe)
+
+
+def choose_jobs(wanted: int | None) -> int:
+    """Return how many hosts to judge at a time: `wanted`, else one a processor, as far as the memory goes."""
+    if wanted is not None:
+        return wanted
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), pages // MEMORY_BYTES))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of `run`; what it does not know is for pytest."""
+    parser = argparse.ArgumentParser(
+        prog="python -m conformance run",
+        description="Judge every clause on each host; other options are the kit's own, see docs/manual.",
+        # An abbreviation might be an option of pytest's.
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--profile",
+        action="append",
+        metavar="NAMES",
+        help="names of vms/profiles, separated by commas; default: those that a release needs",
+    )
+    parser.add_argument("--jobs", type=int, metavar="N", help="how many hosts at a time; default: processors")
+    parser.add_argument("--report-dir", type=Path, help="reports/RUN; a new one named by the time by default")
+    parser.add_argument("--seed", type=int, help="order of the tests; a new one each time by default")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Judge, print the matrix, and return 0 if all of it is green; 1, 2 for usage, 130 after Ctrl-C."""
+    parser = make_parser()
+    chosen, rest = parser.parse_known_args(arguments)
+    plan = make_plan(parser, chosen, rest)
+    if len(plan.profiles) == 1:
+        become(plan)
+    plan.reports.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    try:
+        with vms.interruptible(), viewed() as view:
+            codes = judge(plan, view)
+    except KeyboardInterrupt:
+        sys.stderr.write("conformance: interrupted; no machine is left\n")
+        return INTERRUPTED
+    for line in describe(plan, codes, time.monotonic() - begun):
+        sys.stdout.write(f"{line}\n")
+    return int(any(codes.values()))
+
+
+def make_plan(parser: argparse.ArgumentParser, chosen: argparse.Namespace, rest: Sequence[str]) -> Plan:
+    """Return what the arguments ask for; ends with 2 and one line where they cannot be."""
+    names = [name for text in chosen.profile or () for name in text.split(",")]
+    # Each once, in the order given.
+    profiles = tuple(dict.fromkeys(names)) or read_policy().profiles
+    try:
+        for name in profiles:
+            vms.read(name)
+    except vms.ProfileError as error:
+        parser.error(str(error))
+    if chosen.jobs is not None and chosen.jobs < 1:
+        parser.error(f"--jobs {chosen.jobs}: at least 1")
+    if len(profiles) > 1 and "--shell-on-fail" in rest:
+        parser.error("--shell-on-fail needs the terminal: name one host by --profile")
+    started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    # One for all, so that a host that is red can be told from an order that is.
+    seed = random.SystemRandom().randrange(100_000) if chosen.seed is None else chosen.seed
+    return Plan(
+        profiles,
+        choose_jobs(chosen.jobs),
+        (chosen.report_dir or REPORTS / started).absolute(),
+        (f"--seed={seed}", f"--numprocesses={WORKERS}", *rest),
+    )
+
+
+def become(plan: Plan) -> NoReturn:
+    """Become the run of one host: its output is pytest's own, and a shell in the guest has the terminal."""
+    os.chdir(ROOT)
+    os.execv(sys.executable, plan.make_command(plan.profiles[0]))  # noqa: S606  # no shell is wanted
+
+
+@contextlib.contextmanager
+def viewed() -> Iterator[View]:
+    """Return the board where there is a terminal that can redraw it, else the lines for a log."""
+    if not (sys.stdout.isatty() and progress.can_redraw()):
+        yield Lines()
+        return
+    board = progress.Board(sys.stdout)
+    with board.progress:
+        yield board
+
+
+def describe(plan: Plan, codes: dict[str, int], seconds: float) -> Iterator[str]:
+    """Yield how each process closed, the matrix, and where the time went."""
+    logs = {profile: plan.reports / f"{profile}.log" for profile in plan.profiles}
+    lines = {profile: log.read_text(errors="replace").splitlines() for profile, log in logs.items()}
+    place = plan.reports / "report.json"
+    report = read_report(place) if place.exists() else {"profiles": []}
+    told = {entry["profile"]: entry for entry in report["profiles"]}
+    for profile in plan.profiles:
+        yield f"{profile}: {logs[profile]} ends:"
+        # A run that could not report says why in its last lines.
+        yield from lines[profile][-1:] if profile in told else lines[profile][-TAIL_LINES:]
+    yield from summary.summarise(report)
+    for profile, entry in told.items():
+        yield from (f"{profile}: {line}" for line in summary.describe_time(entry))
+    for profile in plan.profiles:
+        if profile not in told:
+            yield f"{profile}: NOT green: no report, exit code {codes[profile]}"
+    yield f"all: {seconds:.0f} s for {len(plan.profiles)} hosts, {plan.jobs} at a time"
+    yield f"{place}, {plan.reports / 'index.html'}"

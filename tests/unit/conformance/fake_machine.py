@@ -1,0 +1,48 @@
+"""A pytest plugin that stands in for `vms` and the installation, in the kit's own processes.
+
+The variable FAULT says what goes wrong; what was called goes into the file CALLS.
+"""
+
+PLUGIN = """
+import json, os, time
+import vms
+from conformance import install, look, session
+
+def note(word):
+    with open(os.environ["CALLS"], "a") as stream:
+        stream.write(word + "\\n")
+
+class Guest:
+    identity = {"system": "none"}
+    def __init__(self, profile):
+        self.profile, self.looks = profile, 0
+    def user(self, name):
+        return vms.User(name, 1000, 1000, "/home/x")
+    def run(self, command, **more):
+        if "-" in command:
+            self.looks += 1
+            changed = os.environ["FAULT"] == "changes" and self.looks > 1
+            state = {"sysctls": ["x 2" if changed else "x 1"], "mounts": []}
+            return vms.Output(tuple(command), "root", 0, json.dumps(state).encode(), b"", 0.1)
+        raise vms.GuestLost("the machine is gone")
+    def close(self):
+        pass
+
+def up(name, report):
+    note("up")
+    if os.environ["FAULT"] == "interrupt":
+        raise KeyboardInterrupt
+    if os.environ["FAULT"] == "hangs":
+        time.sleep(60)
+    if os.environ["FAULT"] == "dies":
+        os._exit(9)
+
+def prove(guest):
+    holds = os.environ["FAULT"] != "unproven"
+    return vms.Proof("local", (vms.Evidence("f", "says", ("c",), "root", "e", 0, "", "", 0.1, holds),))
+
+vms.up, vms.destroy, vms.prove = up, lambda name: note("destroy"), prove
+vms.connect = lambda name: Guest(vms.read(name))
+vms.status = lambda name: "down"
+install.install = lambda *arguments, **options: {"guest_kernel": "6"}
+"""

@@ -1,0 +1,152 @@
+"""Several hosts at once: real pytest processes, on machines that are not there."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conformance import matrix
+from conformance.progress import State
+from conformance.release.gate import read_policy
+from conformance.report_files import read_report
+from tests.unit.conformance.fake_machine import PLUGIN
+from tests.unit.conformance.samples import make_wheel
+
+ROOT = Path(__file__).resolve().parents[3]
+HOSTS = ("local", "debian12-userns-max0", "debian12-userns-clone0")
+USAGE = 2
+
+
+def start_kit(directory: Path, fault: str, *options: str) -> "subprocess.Popen[str]":
+    """Start a run of one clause on HOSTS."""
+    (directory / "fake_machine.py").write_text(PLUGIN)
+    (directory / "x.whl").write_bytes(make_wheel())
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "conformance", "run", f"--profile={','.join(HOSTS)}"),
+            *("-p", "fake_machine", "-p", "no:cacheprovider", "--numprocesses=0"),
+            *(f"--wheel={directory}/x.whl", "--clause=BUNDLE-001", "--seed=3", "--attempts=1"),
+            *(f"--report-dir={directory}/run", *options),
+        ],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}",
+            "FAULT": fault,
+            "CALLS": str(directory / "calls"),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def read_calls(directory: Path) -> list[str]:
+    """Return what was done with machines."""
+    calls = directory / "calls"
+    return calls.read_text().split() if calls.exists() else []
+
+
+@pytest.mark.spawns
+def test_each_host_is_judged_into_one_report(tmp_path: Path) -> None:
+    """A matrix, each process' closing line, the times; red if one is; what each printed is kept."""
+    kit = start_kit(tmp_path, "lost", "--jobs=2")
+    said, _ = kit.communicate(timeout=120)
+
+    assert kit.returncode == 1, said
+    report = read_report(tmp_path / "run/report.json")
+    assert [entry["profile"] for entry in report["profiles"]] == sorted(HOSTS)
+    assert {entry["seed"] for entry in report["profiles"]} == {3}
+    assert sorted(read_calls(tmp_path)) == ["destroy"] * 3 + ["up"] * 3
+    for host in HOSTS:
+        assert f"{host}: boot\n" in said
+        assert f"{host}: NOT green, exit code 1 after" in said
+        assert "the machine is gone" in (tmp_path / f"run/{host}.log").read_text()
+    assert said.count("== 2 failed, ") == len(HOSTS)
+    assert "BUNDLE" in said
+    assert "for 3 hosts, 2 at a time" in said
+
+
+@pytest.mark.spawns
+def test_a_process_that_dies_is_red_and_named(tmp_path: Path) -> None:
+    """No report and no machine of its own doing: the exit code and the last lines of its output are there."""
+    kit = start_kit(tmp_path, "dies", "--jobs=3")
+    said, _ = kit.communicate(timeout=120)
+
+    assert kit.returncode == 1
+    for host in HOSTS:
+        assert f"{host}: NOT green: no report, exit code 9" in said
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_takes_every_machine_away(tmp_path: Path, number: signal.Signals) -> None:
+    """Those that run are ended, each takes its own machine away, and none of those that wait is started."""
+    kit = start_kit(tmp_path, "hangs", "--jobs=2")
+    deadline = time.monotonic() + 60
+    while read_calls(tmp_path) != ["up", "up"]:
+        assert time.monotonic() < deadline, read_calls(tmp_path)
+        time.sleep(0.05)
+    kit.send_signal(number)
+    said, _ = kit.communicate(timeout=60)
+
+    assert kit.returncode == matrix.INTERRUPTED, said
+    assert sorted(read_calls(tmp_path)) == ["destroy", "destroy", "up", "up"]
+    assert said.endswith("conformance: interrupted; no machine is left\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--profile", "local,nowhere"], "nowhere: no such profile"),
+        (["--jobs", "0"], "--jobs 0: at least 1"),
+        (["--shell-on-fail"], "--shell-on-fail needs the terminal"),
+    ],
+)
+def test_what_cannot_be_done_is_a_usage_error(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is started."""
+    with pytest.raises(SystemExit) as ended:
+        matrix.main(words)
+    assert ended.value.code == USAGE
+    assert says in capsys.readouterr().err
+
+
+def test_by_default_the_hosts_of_a_release_are_judged() -> None:
+    """Each once and in the order of the policy; what `run` does not know goes to pytest; one seed for all."""
+    parser = matrix.make_parser()
+    chosen, rest = parser.parse_known_args(["--seed=7", "--clause", "SIG-*", "--jobs=4"])
+    plan = matrix.make_plan(parser, chosen, rest)
+
+    assert plan.profiles == read_policy().profiles
+    assert plan.jobs == 4
+    command = plan.make_command("local")
+    assert command[-3:] == [f"--numprocesses={matrix.WORKERS}", "--clause", "SIG-*"]
+    assert "--seed=7" in command
+
+
+def test_a_log_gets_a_line_where_something_is_new(capsys: pytest.CaptureFixture[str]) -> None:
+    """A phase, a quarter, a red test: not a line a test."""
+    lines = matrix.Lines()
+    lines.add("local", begun=False)
+    lines.show("local", State("boot"))
+    for done in range(1, 101):
+        lines.show("local", State("clauses", done, 100, "test_x", ["test_bad"] if done > 60 else []))
+    lines.finish("local", "green after 3 s")
+
+    assert capsys.readouterr().out.splitlines() == [
+        "local: boot",
+        "local: clauses 1 of 100",
+        "local: clauses 25 of 100",
+        "local: clauses 50 of 100",
+        "local: clauses 61 of 100, 1 red: test_bad",
+        "local: clauses 75 of 100, 1 red: test_bad",
+        "local: clauses 100 of 100, 1 red: test_bad",
+        "local: green after 3 s",
+    ]

@@ -112,7 +112,9 @@ def test_evidence_is_one_click_away(view: Page) -> None:
     expect(dialog).to_contain_text("as plain, exit code 0, 0.4 s, 1 denials")
     expect(dialog).to_contain_text(HOSTILE)
     expect(dialog).to_contain_text("a line of the kernel")
-    expect(dialog).to_contain_text("ci/nox -s conformance -- --profile debian12-with-a-long-name --clause AB-001")
+    expect(dialog).to_contain_text(
+        "ci/nox -s conformance -- --profile debian12-with-a-long-name --clause AB-001"
+    )
     assert view.evaluate("document.images.length") == 0
 
 

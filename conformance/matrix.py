@@ -237,6 +237,8 @@ def main(arguments: Sequence[str]) -> int:
     if len(plan.profiles) == 1:
         become(plan)
     plan.reports.mkdir(parents=True, exist_ok=True)
+    # A shell's `&` has it ignored, which the runs would inherit: they could not be ended by it any more.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     begun = time.monotonic()
     try:
         with vms.interruptible(), viewed() as view:

@@ -5,6 +5,7 @@ tests/shim are exempt: they say what they need with the marker `root` and their 
 """
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable
@@ -33,6 +34,16 @@ FORBIDDEN_OF_ROOT = (
     "chroot",
 )
 FORBIDDEN_STARTS = ("posix_spawn", "posix_spawnp", "execv", "execve", "execvp", "execvpe", "system")
+
+
+def pytest_configure() -> None:
+    """Give the tests the signals of a terminal, also where nohup or a shell's `&` had them ignored.
+
+    What is ignored stays so in every program that a test starts, and a trap of /bin/sh cannot undo it.
+    """
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class ForbiddenInFastTests(BaseException):

@@ -114,7 +114,7 @@ def test_descriptor_3_is_the_one_that_was_given() -> None:
 )
 def test_what_is_sent_to_locald_reaches_the_child(sent: int, stop_signal: int, arrives: str) -> None:
     """TERM as the image's stop signal, the others as they are; locald itself waits for the end."""
-    script = f"trap 'exit 42' {arrives}; kill -{int(sent)} $PPID; while :; do sleep 0.05; done"
+    script = f"trap 'exit 42' {arrives}; kill -{int(sent)} $PPID; sleep 10 & wait"
     assert run_attended(script, stop_signal=stop_signal) == 42
 
 

@@ -34,6 +34,8 @@ def up(name, report):
         raise KeyboardInterrupt
     if os.environ["FAULT"] == "hangs":
         time.sleep(60)
+    if os.environ["FAULT"] == "slow":
+        time.sleep(2)
     if os.environ["FAULT"] == "dies":
         os._exit(9)
 

@@ -1,10 +1,12 @@
 """Several hosts at once: real pytest processes, on machines that are not there."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +23,26 @@ HOSTS = ("local", "debian12-userns-max0", "debian12-userns-clone0")
 USAGE = 2
 
 
-def start_kit(directory: Path, fault: str, *options: str) -> "subprocess.Popen[str]":
-    """Start a run of one clause on HOSTS."""
+@contextlib.contextmanager
+def started(
+    directory: Path, fault: str, *options: str, before: str = ""
+) -> Iterator["subprocess.Popen[str]"]:
+    """Start a run of one clause on HOSTS; `before` is a command of the shell that becomes it."""
+    kit = start_kit(directory, fault, *options, before=before)
+    try:
+        yield kit
+    finally:
+        kit.kill()
+        kit.communicate()
+
+
+def start_kit(directory: Path, fault: str, *options: str, before: str) -> "subprocess.Popen[str]":
+    """See `started`."""
     (directory / "fake_machine.py").write_text(PLUGIN)
     (directory / "x.whl").write_bytes(make_wheel())
     return subprocess.Popen(
         [
+            *("/bin/sh", "-c", f'{before}\nexec "$@"', "sh"),
             *(sys.executable, "-m", "conformance", "run", f"--profile={','.join(HOSTS)}"),
             *("-p", "fake_machine", "-p", "no:cacheprovider", "--numprocesses=0"),
             *(f"--wheel={directory}/x.whl", "--clause=BUNDLE-001", "--seed=3", "--attempts=1"),
@@ -55,8 +71,8 @@ def read_calls(directory: Path) -> list[str]:
 @pytest.mark.spawns
 def test_each_host_is_judged_into_one_report(tmp_path: Path) -> None:
     """A matrix, each process' closing line, the times; red if one is; what each printed is kept."""
-    kit = start_kit(tmp_path, "lost", "--jobs=2")
-    said, _ = kit.communicate(timeout=120)
+    with started(tmp_path, "lost", "--jobs=2") as kit:
+        said, _ = kit.communicate(timeout=120)
 
     assert kit.returncode == 1, said
     report = read_report(tmp_path / "run/report.json")
@@ -75,8 +91,8 @@ def test_each_host_is_judged_into_one_report(tmp_path: Path) -> None:
 @pytest.mark.spawns
 def test_a_process_that_dies_is_red_and_named(tmp_path: Path) -> None:
     """No report and no machine of its own doing: the exit code and the last lines of its output are there."""
-    kit = start_kit(tmp_path, "dies", "--jobs=3")
-    said, _ = kit.communicate(timeout=120)
+    with started(tmp_path, "dies", "--jobs=3") as kit:
+        said, _ = kit.communicate(timeout=120)
 
     assert kit.returncode == 1
     for host in HOSTS:
@@ -84,20 +100,43 @@ def test_a_process_that_dies_is_red_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.spawns
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interruption_takes_every_machine_away(tmp_path: Path, number: signal.Signals) -> None:
-    """Those that run are ended, each takes its own machine away, and none of those that wait is started."""
-    kit = start_kit(tmp_path, "hangs", "--jobs=2")
-    deadline = time.monotonic() + 60
-    while read_calls(tmp_path) != ["up", "up"]:
-        assert time.monotonic() < deadline, read_calls(tmp_path)
-        time.sleep(0.05)
-    kit.send_signal(number)
-    said, _ = kit.communicate(timeout=60)
+@pytest.mark.parametrize(
+    ("number", "before"),
+    [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGHUP, ""), (signal.SIGINT, "trap '' INT")],
+)
+def test_an_interruption_takes_every_machine_away(
+    tmp_path: Path, number: signal.Signals, before: str
+) -> None:
+    """Those that run are ended, each takes its own machine away, and none of those that wait is started.
+
+    Also where a shell's `&` had SIGINT ignored.
+    """
+    with started(tmp_path, "hangs", "--jobs=2", before=before) as kit:
+        deadline = time.monotonic() + 60
+        while read_calls(tmp_path) != ["up", "up"]:
+            assert time.monotonic() < deadline, read_calls(tmp_path)
+            time.sleep(0.05)
+        kit.send_signal(number)
+        said, _ = kit.communicate(timeout=60)
 
     assert kit.returncode == matrix.INTERRUPTED, said
     assert sorted(read_calls(tmp_path)) == ["destroy", "destroy", "up", "up"]
     assert said.endswith("conformance: interrupted; no machine is left\n")
+
+
+@pytest.mark.spawns
+def test_a_run_under_nohup_does_not_end_with_its_terminal(tmp_path: Path) -> None:
+    """SIGHUP was ignored and stays so: the run goes on to its end."""
+    with started(tmp_path, "slow", "--jobs=3", before="trap '' HUP") as kit:
+        deadline = time.monotonic() + 60
+        while len(read_calls(tmp_path)) < len(HOSTS):
+            assert time.monotonic() < deadline, read_calls(tmp_path)
+            time.sleep(0.05)
+        kit.send_signal(signal.SIGHUP)
+        said, _ = kit.communicate(timeout=120)
+
+    assert kit.returncode == 1, said
+    assert "for 3 hosts, 3 at a time" in said
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> No
         "overlays": profile.sandbox.overlays,
         "fresh": profile.sandbox.fresh,
         "users": profile.users,
-        "make_users": str(FILES / "make-users.sh"),
+        # Its text, not its path: this tree may lie below what the sandbox covers, such as /home.
+        "make_users": (FILES / "make-users.sh").read_text(),
         "search": engines.make_search(profile.allowed_engines),
     }
     namespaces = ("--mount", "--propagation=private", "--pid", "--ipc", "--uts", "--net")

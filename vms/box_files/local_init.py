@@ -3,7 +3,7 @@
 
 Started by `vms.local` as a script of its own, in mount, pid, ipc, uts and network namespaces that
 are new, so everything it mounts is gone with its last process. Argument 1 is a JSON object with
-overlays, fresh, users, make_users, search; it prints `ready` when commands may enter.
+overlays, fresh, users, make_users (a script of /bin/sh), search; it prints `ready` when commands may enter.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def main() -> None:
     os.chdir("/")
     run("ip", "link", "set", "lo", "up")
     cover(plan["overlays"], plan["fresh"])
-    run("/bin/sh", plan["make_users"], *plan["users"])
+    run("/bin/sh", "-c", plan["make_users"], "make-users.sh", *plan["users"])
     # What other tests of this machine need stays installed and cannot be run from in here: a
     # device node is neither a regular file nor executable.
     for engine in run(*plan["search"]).splitlines():

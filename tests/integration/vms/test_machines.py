@@ -4,9 +4,11 @@ pytest -m vm tests/integration/vms      # builds the box if need be; minutes, no
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +54,21 @@ def test_an_engine_that_appears_is_found(guest: vms.Guest) -> None:
 
     assert [piece.stdout for piece in missing] == ["/opt/deep/inside/runc"]
     guest.succeed(["rm", "/opt/deep/inside/runc"], user="root")
+
+
+@pytest.mark.root
+def test_a_tree_below_what_the_sandbox_covers() -> None:
+    """A clone in /home or /tmp, which `local` covers, brings it up all the same: its files are read before."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as clone:
+        shutil.copytree(ROOT / "vms", Path(clone, "vms"))
+        for verb in ("up", "destroy"):
+            subprocess.run(
+                [sys.executable, "-m", "vms", verb, "local"],
+                cwd=clone,
+                env={"PATH": os.environ["PATH"], "LOCALD_VMS_HOME": f"{clone}/home"},
+                timeout=120,
+                check=True,
+            )
 
 
 @pytest.mark.parametrize("code", [0, 1, 125, 255])

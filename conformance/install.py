@@ -17,7 +17,9 @@ from conformance import inputs, provenance
 from conformance.subject import HOME, LOCALD, PREFIX, PYTHON, SHIM, STRANGER
 
 AGENT: Final = Path(__file__).with_name("agent.py")
-WORKERS: Final = ("main", *(f"gw{number}" for number in range(8)))
+# A home for each worker, and one for tests that share a store and take turns.
+SHARED: Final = "shared"
+WORKERS: Final = ("main", SHARED, *(f"gw{number}" for number in range(8)))
 STEP_LIMIT_S: Final = 300.0
 REGISTRY_PORT: Final = 5055
 POLICY: Final = "/etc/locald/policy"

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import pytest
 
-from conformance.install import REGISTRY_PORT
+from conformance.install import REGISTRY_PORT, SHARED
 from conformance.observation import Facts
 from conformance.runtimes import Mode
 from conformance.subject import HOME, Job, Subject
@@ -25,6 +25,8 @@ ASK: Final = (
     f"curl -s -o /dev/null -w 'status %{{http_code}}\\n' http://127.0.0.1:{PORT}/ || true"
 )
 BIG: Final[dict[str, Any]] = {"limit_s": 90.0, "settle_s": 5.0}
+# One store for all tests of the Debian image: an emulated guest unpacks it once for each mode, not once a test.
+STORE: Final = {"HOME": f"{HOME}/homes/plain-{SHARED}"}
 
 
 def image_facts(subject: Subject, reference: str, mode: Mode, *options: str) -> Facts:
@@ -156,13 +158,13 @@ def test_exit_codes_through_locald(subject: Subject, mode: Mode) -> None:
     assert [result.exit_code for result in results] == [*codes, 126, 127, 143], results
 
 
-@pytest.mark.alone("port-8080")
+@pytest.mark.alone("debian")
 @pytest.mark.clause("IMG-007")
 def test_debian_from_a_registry(subject: Subject, mode: Mode) -> None:
     """Debian 12 with nginx, pulled from a registry on loopback: nginx answers curl on 8080; TERM ends it cleanly."""
     reference = f"127.0.0.1:{REGISTRY_PORT}/library/debian:latest"
-    pull = subject.locald("pull", reference, before=REGISTRY, **BIG)
-    listed = subject.locald("images", "--json")
+    pull = subject.locald("pull", reference, before=REGISTRY, env=STORE, **BIG)
+    listed = subject.locald("images", "--json", env=STORE)
     serve = serving(subject, mode, reference)
     pulled, images, served = subject.call(pull, listed, serve | {"after": STOP_REGISTRY})
 
@@ -174,18 +176,17 @@ def test_debian_from_a_registry(subject: Subject, mode: Mode) -> None:
     assert served.leftover == []
 
 
-@pytest.mark.alone("port-8080")
+@pytest.mark.alone("debian")
 @pytest.mark.clause("IMG-008")
 def test_debian_from_files(subject: Subject) -> None:
-    """The same image from a layout and from an archive serves as well."""
-    for reference in (f"oci:{HOME}/debian:latest", f"oci-archive:{HOME}/debian.tar"):
-        (served,) = subject.call(serving(subject, "mapped", reference))
-
+    """The same image from a layout and from an archive serves as well, read-only: without a copy of its own."""
+    references = (f"oci:{HOME}/debian:latest", f"oci-archive:{HOME}/debian.tar")
+    for served in subject.call(*(serving(subject, "mapped", name, "--read-only") for name in references)):
         assert served.problem == "", served
         assert "status 200" in served.stderr, served
 
 
-@pytest.mark.alone("port-8080")
+@pytest.mark.alone("debian")
 @pytest.mark.clause("IMG-009")
 def test_python_in_debian(subject: Subject, mode: Mode) -> None:
     """The image's own python3 runs and sees a Debian 12."""
@@ -194,17 +195,42 @@ def test_python_in_debian(subject: Subject, mode: Mode) -> None:
     )
     (result,) = subject.call(
         subject.locald(
-            "run", "--mode", mode, f"oci:{HOME}/debian:latest", "--", "python3", "-c", script, **BIG
+            *(
+                "run",
+                "--mode",
+                mode,
+                "--read-only",
+                f"oci:{HOME}/debian:latest",
+                "--",
+                "python3",
+                "-c",
+                script,
+            ),
+            env=STORE,
+            **BIG,
         )
     )
 
     assert (result.exit_code, result.stdout) == (0, "12 True\n"), result
 
 
-def serving(subject: Subject, mode: Mode, reference: str) -> dict[str, Any]:
+def serving(subject: Subject, mode: Mode, reference: str, *options: str) -> dict[str, Any]:
     """Return the job that runs nginx from `reference`, asks it as a client, and ends it by TERM."""
     return subject.locald(
-        *("run", "--mode", mode, "--network", "host", reference, "--", "nginx", "-g", "daemon off;"),
+        *(
+            "run",
+            "--mode",
+            mode,
+            "--network",
+            "host",
+            *options,
+            reference,
+            "--",
+            "nginx",
+            "-g",
+            "daemon off;",
+        ),
+        env=STORE,
         steps=[{"script": ASK}, {"signal": 15, "to": "user"}],
         **BIG,
     )

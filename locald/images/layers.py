@@ -353,8 +353,7 @@ def _write_data(archive: tarfile.TarFile, member: tarfile.TarInfo, fd: int) -> N
         if offset < 0 or offset + size > member.size:
             raise ValueError(f"{member.name!r} has a sparse map beyond its end")
         source.seek(offset)
-        os.lseek(fd, offset, os.SEEK_SET)
-        left = size
+        place, left = offset, size
         while left:
             chunk = source.read(min(left, CHUNK_BYTES))
             if not chunk:
@@ -362,4 +361,6 @@ def _write_data(archive: tarfile.TarFile, member: tarfile.TarInfo, fd: int) -> N
             left -= len(chunk)
             view = memoryview(chunk)
             while view:
-                view = view[os.write(fd, view) :]
+                # By its place, also in a file without holes: one call a file less than seeking and writing.
+                written = os.pwrite(fd, view, place)
+                view, place = view[written:], place + written

@@ -185,20 +185,20 @@ class _Pull:
     def _fetch_layers(self, layers: list[Layer]) -> tuple[set[int], set[int]]:
         """Fetch what is missing, several at once, and return the uids and gids that own files.
 
-        Each layer is checked against its diff ID as soon as it is here, unless that is known of this image.
+        Each layer is checked against its diff ID as soon as it is here, unless that was done for an image of the
+        same layers, whatever it is called: the blobs themselves are verified by their digests.
         """
         # Imported here: neither is needed where everything is in the store.
         from locald.images.archive import LayerFacts, scan  # noqa: PLC0415  # brings tarfile
         from locald.images.parallel import run_all  # noqa: PLC0415  # brings threading
 
-        known = self._store.get(self._reference)
-        checked = known is not None and known.layers == tuple(layers)
+        known = next((image for image in self._store.images() if image.layers == tuple(layers)), None)
         found: list[LayerFacts] = []
 
         def make_job(layer: Layer) -> "Job":
             def job(check: "Check") -> None:
                 self._fetch(layer.blob, check)
-                if not checked:
+                if known is None:
                     with self._store.open_blob(layer.blob.digest) as blob:
                         found.append(scan(blob, layer.blob.digest, layer.diff_id))
 
@@ -206,7 +206,7 @@ class _Pull:
 
         # Empty layers stand in many images several times.
         run_all([make_job(layer) for layer in dict.fromkeys(layers)], threads=self._source.streams)
-        if known is not None and checked:
+        if known is not None:
             return set(known.owner_uids), set(known.owner_gids)
         # Directories that no layer describes are root's.
         return {0}.union(*(facts.uids for facts in found)), {0}.union(*(facts.gids for facts in found))

@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -16,7 +17,7 @@ from locald.errors.images import (
     PlatformUnavailable,
     StoreFull,
 )
-from locald.images import Store, pull
+from locald.images import Store, archive, pull
 from locald.oci import Digest, Platform
 from tests.unit.images.layouts import LayoutMaker
 from tests.unit.images.tars import directory, file, tar
@@ -100,9 +101,35 @@ def test_archive(store: Store, layout: LayoutMaker, tmp_path: Path) -> None:
     layout.image(LAYER, tag="t")
     for prefix in (".", ""):
         path = tmp_path / f"image{prefix}.tar"
-        with tarfile.open(path, "w") as archive:
-            archive.add(layout.path, prefix)
+        with tarfile.open(path, "w") as whole:
+            whole.add(layout.path, prefix)
         assert pull(f"oci-archive:{path}:t", store=store, platform=AMD64).owner_uids == (0, 33)
+
+
+def test_layers_are_read_once_whatever_names_them(
+    store: Store, layout: LayoutMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same image under a second name is not unpacked again to be checked; another image is."""
+    read: list[Digest] = []
+    honest = archive.scan
+
+    def scan(blob: IO[bytes], layer: Digest, diff_id: Digest) -> archive.LayerFacts:
+        read.append(layer)
+        return honest(blob, layer, diff_id)
+
+    monkeypatch.setattr(archive, "scan", scan)
+    layout.image(LAYER, tag="t")
+    path = tmp_path / "image.tar"
+    with tarfile.open(path, "w") as whole:
+        whole.add(layout.path, "")
+    first = pull(f"oci:{layout.path}:t", store=store, platform=AMD64)
+    second = pull(f"oci-archive:{path}:t", store=store, platform=AMD64)
+    assert len(read) == 1
+    assert (second.id, second.owner_uids, second.owner_gids) == (first.id, (0, 33), (0, 44))
+    layout.entries.clear()
+    layout.image(LAYER, tar([file("b")]))
+    pull(f"oci:{layout.path}", store=store, platform=AMD64)
+    assert len(read) == 3
 
 
 def test_index_in_a_layout(store: Store, layout: LayoutMaker) -> None:
@@ -238,8 +265,8 @@ def test_full_disk(store: Store, layout: LayoutMaker, monkeypatch: pytest.Monkey
 def test_damaged_archive(store: Store, tmp_path: Path) -> None:
     """No tar, an empty tar, a tar cut short."""
     whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("oci-layout"))
+    with tarfile.open(fileobj=whole, mode="w") as empty:
+        empty.addfile(tarfile.TarInfo("oci-layout"))
     for number, content in enumerate((b"", b"x" * 600, whole.getvalue()[:100])):
         path = tmp_path / str(number)
         path.write_bytes(content)

@@ -16,6 +16,8 @@ use core::ffi::CStr;
 fn run(args: &[&'static CStr], env: &[&'static CStr]) -> u8 {
     #[cfg(locald_mutants)]
     locald_shim::switch_rules_off(env);
+    #[cfg(locald_coverage)]
+    locald_shim::count_where_all_do();
     let _ = env;
     locald_shim::run(args)
 }

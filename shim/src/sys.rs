@@ -5,12 +5,16 @@
 //! descriptors are [`Fd`], failures are [`Errno`].
 #![allow(unsafe_code)]
 
+#[cfg(locald_coverage)]
+mod coverage;
 mod files;
 mod mounts;
 mod network;
 mod process;
 mod terminal;
 
+#[cfg(locald_coverage)]
+pub use coverage::share_counters;
 pub use files::*;
 pub use mounts::*;
 pub use network::*;

@@ -4,6 +4,7 @@ Python packages come from uv.lock, Rust crates from shim/Cargo.lock, system pack
 A session that lacks something says what, and changes nothing on the machine to get it.
 """
 
+import argparse
 import itertools
 import os
 import shutil
@@ -23,7 +24,6 @@ nox.options.reuse_venv = "yes"
 ROOT = Path(__file__).resolve().parent
 PACKAGES = ROOT / "ci" / "packages"
 SHIM = ROOT / "shim"
-COVERAGE = ROOT / "reports" / "coverage"
 # Everything below tests/ but what needs root and changes the machine it runs on.
 FAST_TESTS = ("tests", "--ignore=tests/shim", "--ignore=tests/integration")
 PYTHON_TREES = ("locald", "vms", "conformance", "tests", "ci", "bench")
@@ -169,16 +169,23 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
-    """Measure which lines and branches of locald the fast tests reach: reports/coverage/, least covered last."""
-    require_programs(session, "base")
+    """Measure which lines the fast tests reach, and the clauses on a measured build: `-- [--profile local] …`.
+
+    `--clause GLOB` runs only these; `--tests PATH …` measures other tests. With a profile it needs root.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tests", nargs="+", default=FAST_TESTS)
+    chosen, arguments = parser.parse_known_args(session.posargs)
+    clauses = any(word.startswith("--profile") for word in arguments)
+    require_programs(session, "base", "coverage", *(("tests", "conformance") if clauses else ()))
     install_groups(session, "conformance")
-    session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "--quiet", *(session.posargs or FAST_TESTS))
-    session.run("coverage", "html", "--quiet", f"--directory={COVERAGE / 'html'}")
-    session.run("coverage", "json", "--quiet", f"-o{COVERAGE / 'coverage.json'}")
-    # What matters stands at the end, where a terminal still shows it.
-    session.run("coverage", "report", "--sort=-cover")
-    session.log(f"line by line: {COVERAGE / 'html' / 'index.html'}")
+    if clauses:
+        require_root(session)
+        arguments.append(f"--wheel={choose_wheel(session)}")
+    data = Path(session.create_tmp()) / "tests.coverage"
+    run = ("coverage", "run", f"--data-file={data}", "-m", "pytest", "--quiet")
+    session.run(*run, *chosen.tests)
+    session.run("python", "-m", "conformance.measure", f"--tests={data}", *arguments)
 
 
 def run_all(session: nox.Session, steps: Mapping[str, Callable[[], object]]) -> None:

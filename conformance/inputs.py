@@ -203,13 +203,21 @@ def download_wheels(wheel: Path, directory: Path) -> Path:
     target = directory / f"wheels-{digest}"
     if (target / "done").exists():
         return target
+    download(str(wheel), target)
     pip = find_pip()
+    (target / pip.name).write_bytes(pip.read_bytes())
+    (target / "done").touch()
+    return target
+
+
+def download(requirement: str, target: Path) -> None:
+    """Put the wheels of a requirement, for the guest's Python, into the directory `target`."""
     target.mkdir(parents=True, exist_ok=True)
     run_program(
         [
             *(
                 sys.executable,
-                f"{pip}/pip",
+                f"{find_pip()}/pip",
                 "download",
                 "--quiet",
                 "--no-input",
@@ -218,7 +226,7 @@ def download_wheels(wheel: Path, directory: Path) -> Path:
             *("--only-binary", ":all:", "--python-version", GUEST_PYTHON, "--implementation", "cp"),
             *("--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_17_x86_64"),
             *("--platform", "manylinux_2_28_x86_64", "--platform", "linux_x86_64"),
-            *("--dest", str(target), str(wheel)),
+            *("--dest", str(target), requirement),
         ],
         limit_s=DOWNLOAD_LIMIT_S,
         env={
@@ -227,9 +235,6 @@ def download_wheels(wheel: Path, directory: Path) -> Path:
             if name.startswith(("PIP_", "SSL_", "HTTP", "http", "NO_", "no_"))
         },
     )
-    (target / pip.name).write_bytes(pip.read_bytes())
-    (target / "done").touch()
-    return target
 
 
 def copy_debian(stage: Path, cache: Path) -> None:

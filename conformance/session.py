@@ -33,7 +33,7 @@ from conformance.subject import KitError
 ROOT: Final = Path(__file__).parent.parent
 REPORTS: Final = ROOT / "reports"
 PLANTED: Final = report.Proof(
-    "planted", proven=True, observed="a negative control; such a run is never green"
+    "planted", proven=True, observed="a planted fault or a measured build; such a run is never green"
 )
 # Everything that can go wrong around the clauses and says nothing about them.
 TROUBLE: Final = (vms.VmsError, InputError, KitError, ValueError)
@@ -126,7 +126,7 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
     if config.getoption("planted"):
         after = (PLANTED,)
         controller.errors.append(
-            f"a negative control ({config.getoption('planted')}): no verdict on a product"
+            f"a planted fault or a measured build ({config.getoption('planted')}): no verdict on a product"
         )
     elif controller.guest is not None:
         try:

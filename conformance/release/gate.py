@@ -167,7 +167,7 @@ def _judge_identity(case: Case, entry: Json) -> Iterator[str]:
     if case.wheel_shim_sha256 is None or facts.get("installed_shim_sha256") != case.wheel_shim_sha256:
         yield "the shim that ran is not the one in the wheel"
     if "planted" in facts:
-        yield f"a fault was planted: {facts['planted']}"
+        yield f"a planted fault or a measured build: {facts['planted']}"
     for key in ("guest_kernel", "policy_version", "policy_sha256"):
         if not facts.get(key):
             yield f"it does not say its {key}"

@@ -197,7 +197,11 @@ BAD_REPORTS: dict[str, tuple[Json, str]] = {
     ),
     "planted": (
         make_report(run(*GREEN, subject={"planted": "always-succeeds"})),
-        "a fault was planted: always-succeeds",
+        "a planted fault or a measured build: always-succeeds",
+    ),
+    "measured": (
+        make_report(run(*GREEN, subject={"planted": "coverage"})),
+        "a planted fault or a measured build: coverage",
     ),
     "too old": (changed(set_in("finished", "2026-11-01T00:00:00Z")), "expired: it finished on 2026-11-01"),
     "of the future": (changed(set_in("finished", "2027-01-01T00:00:00Z")), "at no time in the past"),

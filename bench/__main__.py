@@ -21,6 +21,7 @@ def main() -> int:
     verb.add_argument(
         "--network", choices=("new", "host"), default="new", help="(default: new, as `runc spec`)"
     )
+    verb.add_argument("--beside", type=Path, help="another build of the shim, in the same rounds")
     verb.add_argument("--output", type=Path, default=Path("reports/bench-runtime.json"))
     verb = verbs.add_parser("run", help="`locald run` of a cached small image beside `python3 -c pass`")
     verb.add_argument("--rounds", type=int, default=100, help="starts of each contender (default: 100)")
@@ -38,7 +39,8 @@ def main() -> int:
         os.execv("/usr/bin/unshare", ["unshare", "--mount", "--propagation=private", *own])  # noqa: S606
     if arguments.verb == "run":
         return command.run(arguments.rounds, arguments.wheel, arguments.output)
-    return runtime.run(arguments.rounds, arguments.burst, arguments.network, arguments.output)
+    plan = runtime.Plan(arguments.rounds, arguments.burst, arguments.network, arguments.beside)
+    return runtime.run(plan, arguments.output)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,8 +101,13 @@ class Workshop:
         return config
 
 
-def make_contenders(workshop: Workshop, shim: Path, floor: Path) -> tuple[list[Contender], list[str]]:
-    """Return everybody who can be measured here, and the names of the peers that are not installed."""
+def make_contenders(
+    workshop: Workshop, shim: Path, floor: Path, beside: Path | None = None
+) -> tuple[list[Contender], list[str]]:
+    """Return everybody who can be measured here, and the names of the peers that are not installed.
+
+    `beside` is a second build of the shim, called in the same ways.
+    """
     found = [
         Contender(
             "floor (root)", lambda payload: [str(floor), workshop.network, str(workshop.rootfs), *payload]
@@ -113,6 +118,11 @@ def make_contenders(workshop: Workshop, shim: Path, floor: Path) -> tuple[list[C
         for mode in ("mapped", "direct")
         for init in (False, True)
     ]
+    if beside is not None:
+        pairs = [
+            (each, make_shim_contender(workshop, beside, each, init=False)) for each in ("mapped", "direct")
+        ]
+        found += [replace(contender, name=name_beside(f"shim {mode}")) for mode, contender in pairs]
     missing = []
     for name, make in PEERS.items():
         program = shutil.which(name.split()[0])
@@ -121,6 +131,11 @@ def make_contenders(workshop: Workshop, shim: Path, floor: Path) -> tuple[list[C
         else:
             found.append(make(workshop, program))
     return found, missing
+
+
+def name_beside(name: str) -> str:
+    """Return what the second build of the contender `name` is called."""
+    return f"{name} (beside)"
 
 
 def make_shim_contender(workshop: Workshop, shim: Path, mode: str, *, init: bool) -> Contender:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.contenders import Contender, Network, User, Workshop, make_contenders
+from bench.contenders import Contender, Network, User, Workshop, make_contenders, name_beside
 from bench.measure import (
     PAYLOAD,
     BenchError,
@@ -52,8 +52,20 @@ MUSTS = (
     Must("median to runc (root)", "median_ms", "runc (root)", 0.15),
     Must("throughput to crun (root)", "per_second", "crun (root)", 2.0, at_least=True),
 )
+# For a start of this build in starts of the one beside it.
+MAX_SLOWDOWN = 1.05
 MEMORY_LIMIT_KIB = 1536
 SUBJECTS = ("shim mapped", "shim direct")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run measures."""
+
+    rounds: int
+    burst: int
+    network: Network
+    beside: Path | None = None  # another build of the shim
 
 
 def compile_tool(name: str, directory: Path) -> Path:
@@ -83,8 +95,13 @@ def install_shim(user: User) -> Path:
     policy = Path("/etc/locald/policy")
     policy.write_text(f"version = 1\nallow-user = {user.uid}\nmax-containers = {MAX_CONTAINERS}\n")
     policy.chmod(0o644)
-    shim = PLACE / "locald-shim"
-    shutil.copyfile(ROOT / "shim" / "target" / "release" / "locald-shim", shim)
+    return place_shim(ROOT / "shim" / "target" / "release" / "locald-shim", "locald-shim")
+
+
+def place_shim(program: Path, name: str) -> Path:
+    """Copy a build of the shim to where its set-user-id bit counts."""
+    shim = PLACE / name
+    shutil.copyfile(program, shim)
     shim.chmod(0o4755)
     return shim
 
@@ -138,7 +155,9 @@ def judge(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     verdicts: list[dict[str, Any]] = []
     for subject in SUBJECTS:
         own = results.get(subject, {})
-        for must in MUSTS:
+        beside = name_beside(subject)
+        before = (Must(f"median to {beside}", "median_ms", beside, MAX_SLOWDOWN),)
+        for must in (*MUSTS, *(before if beside in results else ())):
             peer = results.get(must.peer, {})
             ratio = (
                 own[must.measure] / peer[must.measure] if {must.measure} <= own.keys() & peer.keys() else None
@@ -194,7 +213,7 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def run(rounds: int, total: int, network: Network, output: Path) -> int:
+def run(plan: Plan, output: Path) -> int:
     """Measure, print, write; 0 even where a must is missed: a number is judged by who knows the machine."""
     user = find_user()
     machine = describe_machine()
@@ -203,18 +222,19 @@ def run(rounds: int, total: int, network: Network, output: Path) -> int:
         directory = Path(name)
         directory.chmod(0o755)
         shim = install_shim(user)
-        workshop = Workshop(directory, user, network)
+        beside = None if plan.beside is None else place_shim(plan.beside, "locald-shim-beside")
+        workshop = Workshop(directory, user, plan.network)
         workshop.make_rootfs(Path(shutil.which("busybox") or "/bin/busybox"))
-        contenders, missing = make_contenders(workshop, shim, compile_tool("floor", directory))
+        contenders, missing = make_contenders(workshop, shim, compile_tool("floor", directory), beside)
         for peer in missing:
             sys.stdout.write(f"missing: {peer} is not installed, and was not measured\n")
-        results = measure(contenders, compile_tool("spawn", directory), rounds, total)
+        results = measure(contenders, compile_tool("spawn", directory), plan.rounds, plan.burst)
     verdicts = judge(results)
-    text = render(results, verdicts, network)
+    text = render(results, verdicts, plan.network)
     sys.stdout.write(f"{machine['date']}, Linux {machine['kernel']}, {machine['cpus']} x {machine['cpu']}, ")
-    sys.stdout.write(f"load {machine['load']}, {rounds} rounds\n\n{text}\n")
+    sys.stdout.write(f"load {machine['load']}, {plan.rounds} rounds\n\n{text}\n")
     output.parent.mkdir(parents=True, exist_ok=True)
-    record = {"machine": machine, "rounds": rounds, "network": network, "missing": missing}
+    record = {"machine": machine, "rounds": plan.rounds, "network": plan.network, "missing": missing}
     record |= {"results": results, "musts": verdicts}
     output.write_text(json.dumps(record, indent=2) + "\n")
     sys.stdout.write(f"\nwritten: {output}\n")

@@ -59,6 +59,7 @@ PLANTS = {
         "28-range",
         "29-path",
         "29-resources",
+        "29-values",
         "30",
         "31",
         "33-oom",
@@ -76,7 +77,7 @@ PLANTS = {
     ),
     "subids": ("28-line", "28-name", "28-range"),
     "accounts": ("28-name",),
-    "policy_file": ("8-version",),
+    "policy_file": ("8-version", "45-address", "45-port", "55-caller", "55-modes"),
     "request": ("17", "32-number"),
 }
 

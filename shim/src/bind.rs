@@ -8,7 +8,7 @@ use alloc::format;
 use core::net::IpAddr;
 
 use crate::caller::{self, Entry};
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::host;
 #[cfg(locald_mutants)]
 use crate::plants;
@@ -26,7 +26,7 @@ const RECEIVE: &str = "pass one end of socketpair(2) as stdin and receive from t
 ///
 /// # Errors
 /// `bind.port`, `bind.address`, `bind.stdin`, `bind.network`, `bind.in-use`, `bind.unavailable`,
-/// `bind.failed`, and what [`crate::execute::run`] refuses about caller and policy.
+/// `bind.failed`, `credentials.failed`, and what [`crate::execute::run`] refuses about caller and policy.
 pub fn run(entry: &Entry, address: IpAddr, port: u16) -> Result<(), Error> {
     entry.require_privilege()?;
     host::require_single_link()?;
@@ -38,7 +38,8 @@ pub fn run(entry: &Entry, address: IpAddr, port: u16) -> Result<(), Error> {
     let early = if active(Rule::BindOwner) { None } else { Some(socket()?) };
     // For good: from here on this is a process of the caller's that may do one thing more than others.
     if active(Rule::BindCapability) {
-        caller::become_caller_with(NET_BIND_SERVICE);
+        caller::become_caller_with(NET_BIND_SERVICE)
+            .or_fail("credentials.failed", "the caller's ids")?;
     }
     let socket = early.map_or_else(socket, Ok)?;
     #[cfg(locald_mutants)]

@@ -318,25 +318,28 @@ fn give_up() -> ! {
     sys::exit(125)
 }
 
-/// Gives every privilege up for good: real, effective and saved ids are the caller's.
+/// Gives every privilege up for good: real, effective and saved ids are the caller's. Where that cannot
+/// be, this process ends, without a word: it has no ids to say one with.
 pub fn become_caller() {
-    become_caller_with(0);
+    if become_caller_with(0).is_err() {
+        sys::exit(125);
+    }
 }
 
 /// As [`become_caller`], but for the capabilities `permitted`, none of which is in effect yet.
-pub fn become_caller_with(permitted: u64) {
-    let (Ok(users), Ok(groups)) = (sys::user_ids(), sys::group_ids()) else { sys::exit(125) };
+///
+/// # Errors
+/// The kernel's. Some of root's ids may be there still: the process must go on to [`become_caller`].
+pub fn become_caller_with(permitted: u64) -> sys::Result<()> {
+    let (users, groups) = (sys::user_ids()?, sys::group_ids()?);
     let _ = sys::set_user_ids(sys::KEEP, users.saved, sys::KEEP);
     // Where fs.suid_dumpable is 1 the change of ids makes us traceable; until that is undone, the
     // capabilities that are kept over it are what the caller lacks.
     let _ = sys::control(libc::PR_SET_KEEPCAPS, 1);
-    let gone = sys::set_group_ids(groups.real, groups.real, groups.real)
-        .and_then(|()| sys::set_user_ids(users.real, users.real, users.real))
-        .and_then(|()| sys::control(libc::PR_SET_DUMPABLE, 0))
-        .and_then(|_| sys::set_capabilities(0, permitted, 0));
-    if gone.is_err() {
-        sys::exit(125);
-    }
+    sys::set_group_ids(groups.real, groups.real, groups.real)?;
+    sys::set_user_ids(users.real, users.real, users.real)?;
+    sys::control(libc::PR_SET_DUMPABLE, 0)?;
+    sys::set_capabilities(0, permitted, 0)
 }
 
 /// Whether this process is in the user namespace that the machine started with.

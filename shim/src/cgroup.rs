@@ -109,14 +109,14 @@ impl Place {
     /// Makes the leaf of `id` with its limits, once `record` has noted where it will be.
     ///
     /// # Errors
-    /// `resources.controller`, `resources.leaf`, and those of `record`.
+    /// `resources.controller`, `resources.leaf`, and those of `record`; with whether anything is left.
     pub fn make_leaf(
         self,
         entry: &Entry,
         id: &Id,
         limits: &[Limit],
         record: impl FnOnce(&[u8]) -> Result<(), Error>,
-    ) -> Result<Leaf, Error> {
+    ) -> Result<Leaf, Unmade> {
         as_caller(entry, || limits.iter().try_for_each(|limit| self.require(limit.controller)))?;
         let name = leaf_name(id);
         record(&[&self.path, b"/".as_slice(), name.to_bytes()].concat())?;
@@ -128,42 +128,61 @@ impl Place {
                         .and_then(|()| sys::make_dir(At::Dir(&self.dir), &name, 0o755))
                 }
                 other => other,
-            }?;
-            sys::open(At::Dir(&self.dir), &name, DIRECTORY, 0, beneath())
+            }
         });
-        let dir = made.map_err(|error| leaf_failed("making it", error))?;
-        let leaf = Leaf { parent: self.dir, name, dir };
-        match as_caller(entry, || limits.iter().try_for_each(|limit| leaf.set(limit))) {
-            Ok(()) => Ok(leaf),
+        made.map_err(|error| leaf_failed("making it", error))?;
+        let ready = as_caller(entry, || {
+            let dir = sys::open(At::Dir(&self.dir), &name, DIRECTORY, 0, beneath())
+                .map_err(|error| leaf_failed("opening it", error))?;
+            limits.iter().try_for_each(|limit| set_limit(&dir, limit))?;
+            Ok(dir)
+        });
+        match ready {
+            Ok(dir) => Ok(Leaf { parent: self.dir, name, dir }),
             Err(error) => {
-                leaf.remove(entry);
-                Err(error)
+                let end = as_caller(entry, || remove_when_empty(&self.dir, &name, ENDING_MS));
+                Err(Unmade { error, gone: end == End::Gone })
             }
         }
     }
 }
 
-impl Leaf {
-    fn set(&self, limit: &Limit) -> Result<(), Error> {
-        let written = sys::open(At::Dir(&self.dir), limit.file, libc::O_WRONLY, 0, beneath())
-            .and_then(|file| sys::write(file.number(), &limit.value));
-        match written {
-            Err(error) if active(Rule::CgroupController) => {
-                Err(leaf_failed(&limit.file.to_string_lossy(), error))
-            }
-            _ => Ok(()),
-        }
-    }
+/// Why there is no leaf.
+pub struct Unmade {
+    /// For the caller.
+    pub error: Error,
+    /// False where something of it may be there: its record must stay then.
+    pub gone: bool,
+}
 
+/// What fails before the leaf is made leaves nothing.
+impl From<Error> for Unmade {
+    fn from(error: Error) -> Self {
+        Self { error, gone: true }
+    }
+}
+
+fn set_limit(leaf: &Fd, limit: &Limit) -> Result<(), Error> {
+    let written = sys::open(At::Dir(leaf), limit.file, libc::O_WRONLY, 0, beneath())
+        .and_then(|file| sys::write(file.number(), &limit.value));
+    match written {
+        Err(error) if active(Rule::CgroupController) => {
+            Err(leaf_failed(&limit.file.to_string_lossy(), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Leaf {
     /// The leaf, for a clone into it.
     pub fn descriptor(&self) -> &Fd {
         &self.dir
     }
 
-    /// Removes the leaf; false where a process of the caller's is in it, or will not end.
+    /// Removes the leaf; false where it is there still, with a process of the caller's perhaps.
     pub fn remove(&self, entry: &Entry) -> bool {
-        active(Rule::CgroupGone)
-            && as_caller(entry, || remove_when_empty(&self.parent, &self.name, ENDING_MS))
+        let remove = || remove_when_empty(&self.parent, &self.name, ENDING_MS);
+        active(Rule::CgroupGone) && as_caller(entry, remove) == End::Gone
     }
 }
 
@@ -177,9 +196,10 @@ pub fn remove_recorded(entry: &Entry, path: &[u8]) -> bool {
         let parent = hierarchy().ok().and_then(|root| {
             sys::open(At::Dir(&root), &relative(&path[..cut]), DIRECTORY, 0, beneath()).ok()
         });
-        // No such place: gone with its parent, or not for this caller to reach.
-        parent
-            .is_none_or(|parent| remove_when_empty(&parent, &c_string(&path[cut + 1..]), LATER_MS))
+        // No such place: gone with its parent, or not for this caller to reach. What the kernel refuses him
+        // now it will refuse for ever: an entry that waited for that would hold its id as long.
+        let name = c_string(&path[cut + 1..]);
+        parent.is_none_or(|parent| remove_when_empty(&parent, &name, LATER_MS) != End::Busy)
     })
 }
 
@@ -199,16 +219,27 @@ fn leaf_name(id: &Id) -> CString {
     c_string([b"locald-", id.as_bytes(), b".leaf"].concat())
 }
 
-/// False only while something is in it: a process of the caller's, or one that is still ending.
-fn remove_when_empty(parent: &Fd, name: &CStr, tries_ms: u32) -> bool {
+/// What became of a leaf.
+#[derive(PartialEq, Eq)]
+enum End {
+    Gone,
+    /// Something is in it: a process of the caller's, or one that is still ending.
+    Busy,
+    /// The kernel refused to remove it.
+    Refused,
+}
+
+fn remove_when_empty(parent: &Fd, name: &CStr, tries_ms: u32) -> End {
     for _ in 0..tries_ms {
         match sys::unlink(At::Dir(parent), name, true) {
+            Ok(()) => return End::Gone,
+            Err(error) if error.0 == libc::ENOENT => return End::Gone,
             Err(error) if error.0 == libc::EBUSY => {}
-            _ => return true,
+            Err(_) => return End::Refused,
         }
         let _ = sys::poll(&mut [], Some(1));
     }
-    false
+    End::Busy
 }
 
 /// Opens the root of the cgroup v2 hierarchy, wherever the host has mounted it.

@@ -15,7 +15,7 @@ mod terminal;
 
 use crate::bundle::Bundle;
 use crate::caller::Entry;
-use crate::cgroup::{self, Leaf};
+use crate::cgroup::{self, Leaf, Unmade};
 use crate::config::Config;
 use crate::error::{Context, Error};
 use crate::host;
@@ -89,13 +89,16 @@ pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Resu
     let state = state::Directory::open(entry)?.add(id, rules.max_containers)?;
     let leaf = match make_leaf(entry, &plan, id, &state) {
         Ok(leaf) => leaf,
-        Err(error) => {
-            state.remove();
-            return Err(error);
+        Err(unmade) => {
+            if unmade.gone {
+                state.remove();
+            }
+            return Err(unmade.error);
         }
     };
     let result = start(entry, &plan, sources, &view, status, leaf.as_ref());
-    // A leaf that stays is one that the caller put a process into: his next call will find it.
+    // A leaf that stays is one that the caller put a process into, or that the kernel would not remove: his
+    // next call will find it.
     if leaf.is_none_or(|leaf| leaf.remove(entry)) {
         state.remove();
     }
@@ -110,7 +113,7 @@ fn make_leaf(
     plan: &Plan,
     id: &Id,
     state: &state::Entry,
-) -> Result<Option<Leaf>, Error> {
+) -> Result<Option<Leaf>, Unmade> {
     if plan.limits.is_empty() {
         return Ok(None);
     }

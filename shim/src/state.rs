@@ -199,17 +199,18 @@ fn is_draft_of_the_living(name: &CStr) -> bool {
     pid.and_then(|pid| i32::try_from(pid).ok()).is_some_and(|pid| sys::kill(pid, 0).is_ok())
 }
 
-/// Makes the directory `path` if it is missing, and opens it: root's own, for root alone.
+/// Opens the directory `path`, making it if it is missing: root's own, for root alone.
 fn enter(at: At<'_>, path: &CStr) -> Result<Fd, Error> {
-    match sys::make_dir(at, path, 0o700) {
-        Err(error) if error.0 != libc::EEXIST => {
-            return Err(error).or_fail("state.failed", "/run/locald-shim");
-        }
-        _ => {}
-    }
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let dir = sys::open(at, path, flags, 0, sys::NO_SYMLINKS)
-        .or_fail("state.failed", "/run/locald-shim")?;
+    let open = || sys::open(at, path, libc::O_PATH | libc::O_DIRECTORY, 0, sys::NO_SYMLINKS);
+    let dir = match open() {
+        Err(error) if error.0 == libc::ENOENT => match sys::make_dir(at, path, 0o700) {
+            // Another call of the same moment may have made it.
+            Err(error) if error.0 != libc::EEXIST => Err(error),
+            _ => open(),
+        },
+        other => other,
+    };
+    let dir = dir.or_fail("state.failed", "/run/locald-shim")?;
     let status = sys::stat(dir.number()).or_fail("state.failed", "/run/locald-shim")?;
     if active(Rule::StateDirectory) && (status.uid != 0 || status.mode & 0o077 != 0) {
         return Err(Error::failed(

@@ -65,6 +65,11 @@ HARMLESS = {
     "0.1 clock_gettime": "cannot fail",
 }
 
+# `bind`: what comes is exactly what comes without the fault. What it shares with a run is in HARMLESS.
+HARMLESS_TO_BIND = {
+    "0 setresuid": "the first of them: root's effective id is taken up, which it has already",
+}
+
 # The payload runs, or did; what is new about it, and why that is nothing that its caller could not do.
 TOLERATED = {
     "0 sysinfo": ("tmpfs", "unknown memory: a tmpfs without a size is as small as can be"),
@@ -107,6 +112,11 @@ def matches(pattern: str, boundary: Boundary) -> bool:
 def is_harmless(boundary: Boundary) -> bool:
     """Say whether the review found that this call may fail unnoticed."""
     return any(matches(pattern, boundary) for pattern in HARMLESS)
+
+
+def is_harmless_to_bind(boundary: Boundary) -> bool:
+    """Say whether the review found that this call of `bind` may fail unnoticed."""
+    return is_harmless(boundary) or any(matches(pattern, boundary) for pattern in HARMLESS_TO_BIND)
 
 
 def tolerated(boundary: Boundary, outcome: Outcome, difference: str) -> bool:

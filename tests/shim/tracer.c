@@ -8,17 +8,21 @@
  * a child is let go of when it has executed another program.
  *
  * Jobs come on stdin, one a line, words parted by blanks:
- *     UID GID LIMIT_MS RECORD DIRECTORY ACTION... -- ARGV...
+ *     UID GID LIMIT_MS RECORD DIRECTORY CGROUP STDIN ACTION... -- ARGV...
+ *     CGROUP: the directory of a cgroup to start in, or -; STDIN: null, or socket for one end of a pair of UID's
  *     ACTION: none | error WHERE INDEX ERRNO | kill WHERE INDEX VICTIM | swap WHERE INDEX BACK A B
- * `swap` exchanges A and B before call INDEX of WHERE, and again before the BACK-th call after it (of anyone)
- * where BACK is not 0. The answer is a line of numbers, then the trace, stdout and stderr, as long as that line says:
- *     WAIT_STATUS HIT HANGS LEFT MICROSECONDS TRACE_LENGTH OUT_LENGTH ERR_LENGTH
+ * `swap` exchanges A and B (an @ at the end of either is the shim's pid) before call INDEX of WHERE, and again before
+ * the BACK-th call after it (of anyone) where BACK is not 0. The answer is a line of numbers, then the trace, stdout, stderr and what came over the other
+ * end of the pair (a line for each descriptor, what it is and whose, then the text), as long as that line says:
+ *     WAIT_STATUS HIT HANGS LEFT MICROSECONDS TRACE_LENGTH OUT_LENGTH ERR_LENGTH RECEIVED_LENGTH
  * Without RECORD the trace is of the call that was hit alone.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -27,6 +31,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -40,7 +45,7 @@
 #error "knows the registers of x86_64 only"
 #endif
 
-enum { MAX_TASKS = 64, MAX_WORDS = 64, LABEL = 48, PIPE_BYTES = 1 << 20, LEFT_MS = 2000 };
+enum { MAX_TASKS = 64, MAX_WORDS = 64, MAX_FDS = 16, LABEL = 48, PIPE_BYTES = 1 << 20, LEFT_MS = 2000 };
 enum action { NONE, ERROR, KILL, SWAP };
 
 struct task {
@@ -55,8 +60,8 @@ struct task {
 struct job {
     unsigned uid, gid;
     long limit_ms;
-    int record;
-    const char *directory;
+    int record, socket;
+    const char *directory, *cgroup;
     enum action action;
     const char *where, *victim, *a, *b;
     int index, number, back;
@@ -132,14 +137,26 @@ static void read_string(pid_t pid, uint64_t address, char *text, size_t size) {
         if (*byte <= ' ' || *byte > '~') *byte = '?';
 }
 
+/* `name`, and the shim's pid in the place of an @ at its end: nobody knows that one earlier. */
+static void complete(const char *name, char *path, size_t size) {
+    size_t length = strlen(name);
+    if (length && name[length - 1] == '@')
+        snprintf(path, size, "%.*s%d", (int)length - 1, name, tasks[0].pid);
+    else
+        snprintf(path, size, "%s", name);
+}
+
 /* One exchange by the attacker, a process that is wholly the caller; says whether both names were there. */
 static int exchange(const struct job *job) {
+    char a[4096], b[4096];
+    complete(job->a, a, sizeof a);
+    complete(job->b, b, sizeof b);
     pid_t pid = fork();
     if (pid < 0) die("fork");
     if (!pid) {
         if (setgroups(0, NULL) || setresgid(job->gid, job->gid, job->gid) || setresuid(job->uid, job->uid, job->uid))
             _exit(1);
-        _exit(renameat2(AT_FDCWD, job->a, AT_FDCWD, job->b, RENAME_EXCHANGE) ? 2 : 0);
+        _exit(renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) ? 2 : 0);
     }
     int status;
     if (waitpid(pid, &status, 0) != pid) die("waitpid");
@@ -240,14 +257,70 @@ static void handle_stop(const struct job *job, pid_t pid, int status) {
     ptrace(PTRACE_SYSCALL, pid, 0, signal);
 }
 
-static pid_t start(const struct job *job, int out, int err) {
+/* A pair of sockets that the caller made, so that the peer of either is he. */
+static void make_pair(const struct job *job, int ends[2]) {
+    if (setegid(job->gid) || seteuid(job->uid)) die("seteuid");
+    int made = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
+    if (seteuid(0) || setegid(0) || made) die("socketpair");
+}
+
+/* Says in one line what a descriptor is: the shim may have sent anything. */
+static size_t describe(int fd, char *text, size_t size) {
+    struct sockaddr_in name = {0};
+    socklen_t length = sizeof name, one = sizeof(int);
+    struct stat status;
+    int listening = 0;
+    char address[INET_ADDRSTRLEN] = "?";
+    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &one);
+    if (!getsockname(fd, (struct sockaddr *)&name, &length) && name.sin_family == AF_INET)
+        inet_ntop(AF_INET, &name.sin_addr, address, sizeof address);
+    if (fstat(fd, &status)) die("fstat");
+    return snprintf(text, size, "mode %o of uid %u, %s port %d, listening %d\n", status.st_mode & S_IFMT, status.st_uid,
+                    address, ntohs(name.sin_port), listening);
+}
+
+/* Takes in whatever waits at our end of the pair, and closes what came. */
+static char *receive(int fd, size_t *length) {
+    char *text = malloc(PIPE_BYTES), control[CMSG_SPACE(MAX_FDS * sizeof(int))], words[4096];
+    *length = 0;
+    for (;;) {
+        struct iovec piece = {words, sizeof words};
+        struct msghdr message = {
+            .msg_iov = &piece, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+        ssize_t got = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (got <= 0 || *length > PIPE_BYTES / 2) break;
+        for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
+            int *fds = (int *)CMSG_DATA(part);
+            for (size_t i = 0; i < (part->cmsg_len - CMSG_LEN(0)) / sizeof *fds; i++) {
+                *length += describe(fds[i], text + *length, 256);
+                close(fds[i]);
+            }
+        }
+        memcpy(text + *length, words, got);
+        *length += got;
+    }
+    close(fd);
+    return text;
+}
+
+static void join(const char *cgroup) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/cgroup.procs", cgroup);
+    int fd = open(path, O_WRONLY);
+    if (fd < 0 || write(fd, "0", 1) != 1) _exit(97);
+    close(fd);
+}
+
+static pid_t start(const struct job *job, int in, int out, int err) {
     pid_t pid = fork();
     if (pid < 0) die("fork");
     if (pid) return pid;
     static char *environment[] = {"PATH=/usr/bin:/bin", NULL, NULL};
     environment[1] = getenv("TRACER_ENV"); /* one more entry, for mutant builds */
-    int null = open("/dev/null", O_RDWR);
-    dup2(null, 0);
+    /* A caller like any other, whatever started these tests ignores: a shell in the background SIGINT. */
+    for (int number = 1; number < NSIG; number++) signal(number, SIG_DFL);
+    if (strcmp(job->cgroup, "-")) join(job->cgroup);
+    dup2(in, 0);
     dup2(out, 1);
     dup2(err, 2);
     close_range(3, ~0U, 0);
@@ -303,14 +376,17 @@ static int collect_rest(void) {
 }
 
 static void run(const struct job *job) {
-    int out[2], err[2], result = 0, hangs = 0;
+    int in[2] = {-1, -1}, out[2], err[2], result = 0, hangs = 0;
+    if (job->socket) make_pair(job, in);
+    else if ((in[1] = open("/dev/null", O_RDWR | O_CLOEXEC)) < 0) die("/dev/null");
     if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC)) die("pipe2");
     fcntl(out[0], F_SETPIPE_SZ, PIPE_BYTES);
     task_count = early_count = tried = hit = exchanged_back = calls_since = 0;
     trace_length = 0;
     long long begin = now_us();
     struct itimerval limit = {{0, 100000}, {job->limit_ms / 1000, job->limit_ms % 1000 * 1000}};
-    pid_t shim = start(job, out[1], err[1]);
+    pid_t shim = start(job, in[1], out[1], err[1]);
+    close(in[1]);
     close(out[1]);
     close(err[1]);
     add_task(shim, NULL, 0);
@@ -346,15 +422,19 @@ static void run(const struct job *job) {
     setitimer(ITIMER_REAL, &limit, NULL);
     long long took = now_us() - begin;
     int left = collect_rest();
-    size_t out_length, err_length;
+    size_t out_length, err_length, got_length = 0;
+    char *got_text = job->socket ? receive(in[0], &got_length) : NULL;
     char *out_text = drain(out[0], &out_length), *err_text = drain(err[0], &err_length);
-    printf("%d %d %d %d %lld %zu %zu %zu\n", result, hit, hangs, left, took, trace_length, out_length, err_length);
+    printf("%d %d %d %d %lld %zu %zu %zu %zu\n", result, hit, hangs, left, took, trace_length, out_length, err_length,
+           got_length);
     fwrite(trace, 1, trace_length, stdout);
     fwrite(out_text, 1, out_length, stdout);
     fwrite(err_text, 1, err_length, stdout);
+    if (got_text) fwrite(got_text, 1, got_length, stdout);
     fflush(stdout);
     free(out_text);
     free(err_text);
+    free(got_text);
 }
 
 static int parse(char *line, struct job *job) {
@@ -363,15 +443,17 @@ static int parse(char *line, struct job *job) {
     memset(job, 0, sizeof *job);
     for (char *word = strtok(line, " \n"); word && count < MAX_WORDS; word = strtok(NULL, " \n")) words[count++] = word;
     words[count] = NULL;
-    if (count < 8) return 0;
+    if (count < 10) return 0;
     job->uid = strtoul(words[0], NULL, 10);
     job->gid = strtoul(words[1], NULL, 10);
     job->limit_ms = atol(words[2]);
     job->record = atoi(words[3]);
     job->directory = words[4];
+    job->cgroup = words[5];
+    job->socket = !strcmp(words[6], "socket");
     static const char *const names[] = {"none", "error", "kill", "swap"};
     static const int needed[] = {0, 3, 3, 5};
-    char **word = words + 5;
+    char **word = words + 7;
     for (int kind = NONE; kind <= SWAP; kind++) {
         if (strcmp(*word, names[kind]) || word + needed[kind] + 2 >= words + count) continue;
         job->action = kind;

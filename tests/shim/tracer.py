@@ -76,6 +76,7 @@ class Outcome:
     boundaries: tuple[Boundary, ...]  # all of them if they were asked for, else the one that was hit
     stdout: str
     stderr: str
+    received: str = ""  # over the other end of its stdin: each descriptor in a line, then the text
 
     @property
     def code(self) -> str | None:
@@ -149,6 +150,14 @@ class Swap:
 Action = Nothing | Fail | Kill | Swap
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """Where the shim is started."""
+
+    cgroup: Path | None = None  # None: that of the test
+    receives: bool = False  # stdin is one end of a pair of the caller's, the other is read after the run
+
+
 class Tracer:
     """One running tracer, for one shim."""
 
@@ -172,6 +181,7 @@ class Tracer:
         *,
         record: bool = False,
         limit_ms: int = LIMIT_MS,
+        around: Surroundings = Surroundings(),
     ) -> Outcome:
         """Run the shim with `arguments` as `caller`."""
         words = [
@@ -180,6 +190,8 @@ class Tracer:
             limit_ms,
             int(record),
             "/",
+            around.cgroup or "-",
+            "socket" if around.receives else "null",
             action or Nothing(),
             "--",
             self._shim.path,
@@ -189,10 +201,11 @@ class Tracer:
         self._process.stdin.write(line.encode())
         numbers = [int(word) for word in self._take_line().split()]
         wait_status, hit, hangs, left, _, *lengths = numbers
-        trace, out, err = (self._take(length).decode(errors="replace") for length in lengths)
+        trace, out, err, received = (self._take(length).decode(errors="replace") for length in lengths)
         code = os.waitstatus_to_exitcode(wait_status)
         status = code if code >= 0 else 128 - code
-        return Outcome(status, bool(hit), bool(hangs), left, tuple(parse_trace(trace)), out, err)
+        boundaries = tuple(parse_trace(trace))
+        return Outcome(status, bool(hit), bool(hangs), left, boundaries, out, err, received)
 
     def close(self) -> None:
         """End the tracer, and with it whatever it still traces."""

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ci.fuzz import TARGETS
 from conformance.release.gate import read_policy
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / ".github/workflows").glob("*.yml"))
@@ -18,12 +19,22 @@ def test_every_action_is_pinned_and_says_its_version() -> None:
         assert re.search(r"uses: (\./|[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d)", line), line
 
 
+def read_matrix(workflow: str, name: str) -> tuple[str, ...]:
+    """Return the values of one dimension of a workflow's matrix."""
+    (text,) = [path.read_text() for path in WORKFLOWS if path.name == workflow]
+    block = re.search(rf"^        {name}:\n((?:          - .*\n)+)", text, re.MULTILINE)
+    assert block is not None
+    return tuple(re.findall(r"- (\S+)", block[1]))
+
+
 def test_the_matrix_is_the_policys() -> None:
     """A profile that the gate asks for and no job runs would refuse every release."""
-    (text,) = [path.read_text() for path in WORKFLOWS if path.name == "conformance.yml"]
-    block = re.search(r"^        profile:\n((?:          - .*\n)+)", text, re.MULTILINE)
-    assert block is not None
-    assert tuple(re.findall(r"- (\S+)", block[1])) == read_policy().profiles
+    assert read_matrix("conformance.yml", "profile") == read_policy().profiles
+
+
+def test_every_target_is_fuzzed_at_night() -> None:
+    """A target that no job names is fuzzed by nobody."""
+    assert read_matrix("nightly.yml", "target") == TARGETS
 
 
 def test_nothing_is_published_that_the_gate_did_not_pass() -> None:

@@ -122,9 +122,8 @@ impl ParentEnd {
 
     /// The next report; waits for it.
     pub fn next(&self) -> Report {
-        let mut text = alloc::vec![0_u8; MAX_REPORT_BYTES];
-        match sys::read(self.reports.number(), &mut text) {
-            Ok(length) => parse_report(&text[..length]),
+        match sys::read_once(self.reports.number(), MAX_REPORT_BYTES) {
+            Ok(text) => parse_report(&text),
             Err(_) => Report::End,
         }
     }

@@ -80,9 +80,13 @@ pub fn run(
 fn await_payload(plan: &Plan, container: &Container, link: &ParentEnd) -> Result<(), Error> {
     let deadline = sys::now_ms() + SETUP_MS;
     let mut executing = false;
+    let mut maps_due = matches!(plan.mode, Mode::Mapped { .. });
     loop {
         let left = deadline.saturating_sub(sys::now_ms());
-        let mut events = [Poll::readable(link.descriptor())];
+        // Only a child that asks for its maps waits for us: all else that it says is in the pipe, with room
+        // for it, when it ends or executes. Waking for each word would cost both of us a processor.
+        let wanted = if maps_due { Poll::readable } else { Poll::end };
+        let mut events = [wanted(link.descriptor())];
         let ready = sys::poll(&mut events, Some(left)).or_fail("host.kernel-call", "ppoll")?;
         if ready == 0 && (left == 0 || sys::now_ms() >= deadline) && active(Rule::BoundedWaits) {
             return Err(Error::failed(
@@ -98,6 +102,7 @@ fn await_payload(plan: &Plan, container: &Container, link: &ParentEnd) -> Result
             Report::WantsMaps => {
                 write_maps(&plan.mode, container.pid)?;
                 link.maps_written()?;
+                maps_due = false;
             }
             Report::Error(error) => return Err(error),
             Report::Executing => executing = true,

@@ -17,6 +17,9 @@ pub const BENEATH: u64 = libc::RESOLVE_BENEATH;
 /// Do not cross a mount.
 pub const NO_XDEV: u64 = libc::RESOLVE_NO_XDEV;
 
+/// PATH_MAX of limits.h: longer paths the kernel neither takes nor gives.
+const MAX_PATH_BYTES: usize = 4096;
+
 /// What stat(2) says of an object.
 #[derive(Clone, Copy, Debug)]
 pub struct Stat {
@@ -83,6 +86,33 @@ pub fn read(fd: i32, buffer: &mut [u8]) -> Result<usize> {
     }
 }
 
+/// Lets a call write to the room that `buffer` has left, and makes what it wrote content; how much that was.
+///
+/// Nothing is zeroed beforehand: memory that the kernel does not write to costs no page.
+fn append(buffer: &mut Vec<u8>, call: impl FnOnce(usize, usize) -> Result<usize>) -> Result<usize> {
+    let (length, room) = (buffer.len(), buffer.spare_capacity_mut());
+    let most = room.len();
+    let got = call(room.as_mut_ptr() as usize, most)?.min(most);
+    // SAFETY: the kernel has written `got` bytes behind the content, no more than the room there.
+    unsafe { buffer.set_len(length + got) };
+    Ok(got)
+}
+
+/// read(2), once: at most `limit` bytes.
+pub fn read_once(fd: i32, limit: usize) -> Result<Vec<u8>> {
+    let mut content = Vec::with_capacity(limit);
+    read_more(fd, &mut content)?;
+    Ok(content)
+}
+
+/// read(2) behind what `buffer` holds, as much as it has room for.
+fn read_more(fd: i32, buffer: &mut Vec<u8>) -> Result<usize> {
+    append(buffer, |at, room| {
+        // SAFETY: the kernel writes at most `room` bytes to the exclusively borrowed room.
+        unsafe { call(libc::SYS_read, [number(fd), at, room, 0, 0, 0]) }
+    })
+}
+
 /// write(2): how many bytes were taken from `buffer`.
 pub fn write(fd: i32, buffer: &[u8]) -> Result<usize> {
     // SAFETY: the kernel reads at most `len` bytes of the borrowed buffer.
@@ -91,20 +121,19 @@ pub fn write(fd: i32, buffer: &[u8]) -> Result<usize> {
 
 /// Reads to the end, at most `limit` + 1 bytes, so that the caller can tell "too long".
 pub fn read_all(fd: &Fd, limit: usize) -> Result<Vec<u8>> {
-    let mut content = alloc::vec![0; limit.min(4096) + 1];
-    let mut filled = 0;
+    let mut content = Vec::with_capacity(limit.min(4096) + 1);
     loop {
-        let got = match read(fd.number(), &mut content[filled..]) {
+        let got = match read_more(fd.number(), &mut content) {
             Err(error) if error.0 == libc::EINTR => continue,
             other => other?,
         };
-        filled += got;
-        if got == 0 || filled > limit {
-            content.truncate(filled);
+        if got == 0 || content.len() > limit {
+            // What is not used is the next one's: it lies in a page that is there already.
+            content.shrink_to_fit();
             return Ok(content);
         }
-        if filled == content.len() {
-            content.resize((content.len() * 2).min(limit + 1), 0);
+        if content.len() == content.capacity() {
+            content.reserve_exact(content.len().min(limit + 1 - content.len()));
         }
     }
 }
@@ -144,15 +173,12 @@ pub fn statfs(fd: &Fd) -> Result<(i64, u64)> {
 
 /// readlinkat(2): the target of a link, at most 4,096 bytes.
 pub fn read_link(at: At<'_>, path: &CStr) -> Result<Vec<u8>> {
-    let mut target = alloc::vec![0_u8; 4096];
-    // SAFETY: the kernel reads `path` up to its NUL and writes at most `len` bytes to `target`.
-    let length = unsafe {
-        call(
-            libc::SYS_readlinkat,
-            [at.raw(), path.as_ptr() as usize, target.as_mut_ptr() as usize, target.len(), 0, 0],
-        )
-    }?;
-    target.truncate(length);
+    let mut target = Vec::with_capacity(MAX_PATH_BYTES);
+    append(&mut target, |to, room| {
+        // SAFETY: the kernel reads `path` up to its NUL and writes at most `room` bytes.
+        unsafe { call(libc::SYS_readlinkat, [at.raw(), path.as_ptr() as usize, to, room, 0, 0]) }
+    })?;
+    target.shrink_to_fit();
     Ok(target)
 }
 
@@ -251,7 +277,7 @@ pub fn read_dir(fd: &Fd, mut entry: impl FnMut(&CStr, u8)) -> Result<()> {
     const LENGTH: usize = 16;
     const TYPE: usize = 18;
     const NAME: usize = 19;
-    let mut buffer = alloc::vec![0_u8; 16 * 1024];
+    let mut buffer = [0_u8; 4096];
     loop {
         // SAFETY: the kernel writes at most `len` bytes to the buffer.
         let filled = unsafe {
@@ -351,11 +377,13 @@ pub fn change_dir_to(dir: &Fd) -> Result<()> {
 
 /// getcwd(2) as bytes without the NUL; a directory outside the root starts with "(unreachable)".
 pub fn current_dir() -> Result<Vec<u8>> {
-    let mut path = alloc::vec![0_u8; 4096];
-    // SAFETY: the kernel writes at most `len` bytes to `path`.
-    let length =
-        unsafe { call(libc::SYS_getcwd, [path.as_mut_ptr() as usize, path.len(), 0, 0, 0, 0]) }?;
-    path.truncate(length.saturating_sub(1));
+    let mut path = Vec::with_capacity(MAX_PATH_BYTES);
+    append(&mut path, |at, room| {
+        // SAFETY: the kernel writes at most `room` bytes.
+        unsafe { call(libc::SYS_getcwd, [at, room, 0, 0, 0, 0]) }
+    })?;
+    path.pop();
+    path.shrink_to_fit();
     Ok(path)
 }
 

@@ -104,4 +104,26 @@ fn check_faithful(plan: &Plan, config: &Value) {
         assert!(mount.readonly || !option(b"ro"), "ro is lost");
         assert!(mount.noexec || !option(b"noexec"), "noexec is lost");
     }
+    check_limits(plan, spec::get(spec::get(config, "linux"), "resources"));
+}
+
+/// A limit that was asked for is the leaf's, to the number; none that was not is.
+fn check_limits(plan: &Plan, resources: &Value) {
+    let asked = |of: &str, name: &str| match spec::get(spec::get(resources, of), name) {
+        Value::Unsigned(number) => Some(i128::from(*number)),
+        Value::Negative(number) => Some(i128::from(*number)),
+        _ => None,
+    };
+    // -1 is "no limit", of cpu also 0.
+    let limited = |of, name| asked(of, name).filter(|number| *number != -1);
+    let made = |file| plan::limit_of(&plan.limits, file);
+    let memory = limited("memory", "limit");
+    assert_eq!(made("memory.max"), memory, "memory.limit");
+    let swap = limited("memory", "swap").map(|both| memory.map(|memory| both - memory));
+    assert_eq!(made("memory.swap.max").map(Some), swap, "memory.swap");
+    assert_eq!(made("pids.max"), limited("pids", "limit"), "pids.limit");
+    assert_eq!(made("cpu.max"), limited("cpu", "quota").filter(|n| *n != 0), "cpu.quota");
+    let shares = asked("cpu", "shares").filter(|number| *number != 0);
+    assert_eq!(made("cpu.weight").is_some(), shares.is_some(), "cpu.shares");
+    assert!(shares.is_none_or(|shares| (2..=262_144).contains(&shares)), "cpu.shares {shares:?}");
 }

@@ -361,9 +361,29 @@ fn make_linux(text: &mut String, choices: &mut Choices, caller: &Caller, mapped:
         r#", "resources": {"devices": [{"allow": false, "access": "rwm"}]}"#,
         r#", "resources": {"devices": [{"allow": true, "access": "rwm"}]}"#,
         r#", "resources": {"unified": {"x": "y"}}"#,
-        r#", "resources": {"memory": {"limit": 1}}"#,
         r#", "devices": []"#,
         r#", "w": []"#,
+        r#", "resources": "#,
     ]));
+    if text.ends_with(r#""resources": "#) {
+        make_resources(text, choices);
+    }
     text.push('}');
+}
+
+/// Limits of each controller, from what is usual to what none knows.
+fn make_resources(text: &mut String, choices: &mut Choices) {
+    let amount =
+        |choices: &mut Choices| choices.pick(&["1048576", "64", "1", "0", "-1", "-2", "4194305"]);
+    let (limit, swap) = (amount(choices), amount(choices));
+    let _ = write!(text, r#"{{"memory": {{"limit": {limit}"#);
+    if choices.flag() {
+        let _ = write!(text, r#", "swap": {swap}"#);
+    }
+    let _ = write!(text, r#"}}, "pids": {{"limit": {}}}"#, amount(choices));
+    let quota = choices.pick(&["50000", "1000", "0", "-1", "999", "-3"]);
+    let period = choices.pick(&["100000", "0", "1000000", "999", "1000001"]);
+    let shares = choices.pick(&["1024", "2", "0", "262144", "1", "262145"]);
+    let _ =
+        write!(text, r#", "cpu": {{"quota": {quota}, "period": {period}, "shares": {shares}}}}}"#);
 }

@@ -1,6 +1,6 @@
 //! The invariants of a plan: what must hold whatever the config, the caller and the host are.
 
-use locald_shim::plan::{Capabilities, IdRange, Mode, Plan, Source};
+use locald_shim::plan::{Capabilities, Controller, IdRange, Limit, Mode, Plan, Source};
 use locald_shim::policy::{Caller, Host, render_map};
 use locald_shim::subids::Range;
 
@@ -18,6 +18,7 @@ pub fn check(plan: &Plan, caller: &Caller, host: &Host) {
     check_capabilities(&plan.process.capabilities, &plan.mode);
     check_mounts(plan, host.ram_bytes);
     check_process(plan, caller);
+    check_limits(&plan.limits);
     if let Some(name) = &plan.hostname {
         assert!((1..=64).contains(&name.as_bytes().len()), "the host name {name:?}");
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
@@ -179,6 +180,43 @@ fn check_process(plan: &Plan, caller: &Caller) {
         let twice = process.rlimits[..index].iter().any(|other| other.resource == limit.resource);
         assert!(!twice, "{limit:?} twice");
     }
+}
+
+/// The files of cgroup v2 that a leaf's limits are in, who keeps them, and what may be written there.
+const LIMITS: [(&str, Controller, u64, u64); 5] = [
+    ("memory.max", Controller::Memory, 1, i64::MAX as u64),
+    ("memory.swap.max", Controller::Memory, 0, i64::MAX as u64),
+    ("pids.max", Controller::Pids, 1, 4_194_304),
+    ("cpu.max", Controller::Cpu, 1_000, i64::MAX as u64),
+    ("cpu.weight", Controller::Cpu, 1, 10_000),
+];
+
+/// Nothing is written but a number that its file knows: no path, no word, no file twice.
+fn check_limits(limits: &[Limit]) {
+    for (index, limit) in limits.iter().enumerate() {
+        let file = limit.file.to_str().expect("a file of cgroup v2");
+        let known = LIMITS.iter().find(|known| known.0 == file);
+        let (_, controller, least, most) = known.unwrap_or_else(|| panic!("the file {file}"));
+        assert_eq!(limit.controller, *controller, "who keeps {file}");
+        let text = std::str::from_utf8(&limit.value).expect("a limit is text");
+        let mut words = text.split(' ');
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+        let value = number();
+        assert!(value.is_some_and(|n| (*least..=*most).contains(&n)), "{file}: {text:?}");
+        if file == "cpu.max" {
+            let period = number();
+            assert!(period.is_some_and(|n| (1_000..=1_000_000).contains(&n)), "{file}: {text:?}");
+        }
+        assert_eq!(words.next(), None, "{file}: {text:?}");
+        assert!(!limits[..index].iter().any(|other| other.file == limit.file), "{file} twice");
+    }
+}
+
+/// The number in the leaf's `file`; none where it is not limited.
+pub fn limit_of(limits: &[Limit], file: &str) -> Option<i128> {
+    let limit = limits.iter().find(|limit| limit.file.to_bytes() == file.as_bytes())?;
+    let text = std::str::from_utf8(&limit.value).expect("a limit is text");
+    text.split(' ').next().and_then(|word| word.parse().ok())
 }
 
 fn check_clean(path: &[u8]) {

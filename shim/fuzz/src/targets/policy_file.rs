@@ -1,6 +1,6 @@
 //! /etc/locald/policy: it fails closed, and permits only whom a line of it names.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use locald_shim::policy_file::{Mode, Policy};
 
@@ -9,6 +9,16 @@ use super::{check_error, expand, split};
 
 const MAX_BYTES: usize = 64 * 1024;
 const PASSWD: &[u8] = b"root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n";
+/// The two usual ones first, then those that would stand before somebody else's, or before everybody's.
+const ADDRESSES: [IpAddr; 7] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+    IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+];
 const GROUP: &[u8] = b"root:x:0:\ndev:x:50:\n";
 
 /// The input: `UID GROUP…`, a line `%`, the file.
@@ -67,23 +77,29 @@ fn check_lists(policy: &Policy, lines: &[Line<'_>]) {
         let value = values(lines, key).first().copied()?;
         Some(value.split(u8::is_ascii_whitespace).collect::<Vec<_>>())
     };
-    for port in [1, 22, 80, 443, 8443] {
-        let listed = match words(b"bind-ports") {
-            Some(words) => words.iter().any(|word| number(word) == Some(u32::from(port))),
-            None => matches!(port, 80 | 443),
-        };
-        let given = policy.permits_bind(Ipv4Addr::LOCALHOST.into(), port).is_ok();
-        assert!(listed || !given, "port {port} is given and not listed");
-    }
-    for port in [80, 443] {
-        let all = policy.permits_bind(Ipv4Addr::UNSPECIFIED.into(), port).is_ok();
-        let listed = words(b"bind-addresses").is_some_and(|words| words.contains(&&b"0.0.0.0"[..]));
-        assert!(listed || !all, "all addresses are given and not listed");
+    let port_listed = |port: u16| match words(b"bind-ports") {
+        Some(words) => words.iter().any(|word| number(word) == Some(u32::from(port))),
+        None => matches!(port, 80 | 443),
+    };
+    let address_listed = |address: IpAddr| match words(b"bind-addresses") {
+        Some(words) => words.iter().any(|word| read_address(word) == Some(address)),
+        None => address.is_loopback() && !ADDRESSES[2..].contains(&address),
+    };
+    for port in [1, 22, 80, 443, 8443, 65_535] {
+        for address in ADDRESSES {
+            let given = policy.permits_bind(address, port).is_ok();
+            let listed = port_listed(port) && address_listed(address);
+            assert_eq!(given, listed, "port {port} of {address}: given, listed");
+        }
     }
     for (mode, name) in [(Mode::Mapped, &b"mapped"[..]), (Mode::Direct, b"direct")] {
         let listed = words(b"modes").is_none_or(|words| words.contains(&name));
         assert_eq!(policy.permits_mode(mode).is_ok(), listed, "{mode:?}");
     }
+}
+
+fn read_address(word: &[u8]) -> Option<IpAddr> {
+    std::str::from_utf8(word).ok()?.parse().ok()
 }
 
 fn is_account(value: &[u8], id: u32, names: &[(&[u8], u32)]) -> bool {

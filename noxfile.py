@@ -32,6 +32,13 @@ CONNECT_LIMIT_S = 20
 UV_LIMITS = {"UV_HTTP_TIMEOUT": str(CONNECT_LIMIT_S), "UV_HTTP_RETRIES": "1"}
 CARGO_LIMITS = {"CARGO_HTTP_TIMEOUT": str(CONNECT_LIMIT_S), "CARGO_NET_RETRY": "1"}
 CARGO_MUTANTS = "27.1.0"
+# Modules that make no system call, and the parts of others that do not; their tests are named by these words.
+MIRI_MODULES = (
+    *("accounts::", "caller::", "cgroup::", "host::", "json::", "link::"),
+    *("policy_file::", "reply::", "request::", "subids::"),
+)
+# Thousands of inputs, and one of a mebibyte: hours in an interpreter.
+MIRI_SKIPPED = ("no_text_makes_it_panic", "the_worst_mebibyte_takes_little_time", "values_are_counted")
 
 
 @nox.session(tags=["check"])
@@ -146,6 +153,19 @@ def fuzz(session: nox.Session) -> None:
     """Fuzz what the shim parses and decides: `nox -s fuzz -- --seconds 60 [--target T] [--prove]`."""
     require_programs(session, "base", "fuzz")
     session.run("python", "ci/fuzz.py", *session.posargs)
+
+
+@nox.session(default=False)
+def miri(session: nox.Session) -> None:
+    """Run the unit tests of what parses and decides in miri: `rustup +nightly component add miri rust-src` first."""
+    require_programs(session, "base")
+    fetch_crates(session)
+    skipped = [f"--skip={name}" for name in MIRI_SKIPPED]
+    # The tests read pages of the manual.
+    flags = {"MIRIFLAGS": "-Zmiri-disable-isolation"}
+    with session.chdir(SHIM):
+        command = ("cargo", "+nightly", "miri", "test", "--locked", "--lib", "--target-dir=target-miri")
+        session.run(*command, "--", *(session.posargs or MIRI_MODULES), *skipped, env=flags, external=True)
 
 
 @nox.session(default=False)

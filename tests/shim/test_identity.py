@@ -1,6 +1,7 @@
 """Whose ids a container has, whose its files are, and what `cleanup` may remove of what it left."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,43 @@ class TestRanges:
         other = run.caller.uid + 1
         table = f"root:{FIRST}:10\n{other}:{FIRST + 10}:10\n{run.caller.name}x:{FIRST + 20}:10\n"
         assert id_map(run, granted(run, table)) == [[0, run.caller.uid, 1]]
+
+
+FOREIGN_GROUP = 4242
+UNMAPPED = "65534"
+
+
+def groups_inside(run: Run, *more: int) -> list[str]:
+    """Return the supplementary groups of a payload whose caller is in FOREIGN_GROUP; `more` are asked for."""
+    member = Run(run.shim, run.workshop, run.mode, replace(run.caller, groups=(FOREIGN_GROUP,)))
+    bundle = member.bundle("grep", "^Groups:", "/proc/self/status")
+    if more:
+        bundle.process["user"]["additionalGids"] = list(more)
+    (line,) = member.shim.run(bundle).lines()
+    return line.removeprefix("Groups:").split()
+
+
+class TestGroups:
+    """Supplementary groups: who may change them, and what becomes of the caller's."""
+
+    @pytest.mark.parametrize("mode", ["direct"])
+    def test_direct_keeps_the_callers(self, run: Run) -> None:
+        """A group that is kept from a file by a negative access list cannot be dropped (CVE-2014-8989)."""
+        assert groups_inside(run) == [str(FOREIGN_GROUP)]
+
+    @pytest.mark.parametrize("mode", ["mapped"])
+    @pytest.mark.parametrize("caller", ["locald-b"], indirect=True)
+    def test_mapped_without_a_grant_keeps_them(self, run: Run) -> None:
+        """Inside it is nobody's id, and setgroups(2) is denied for good."""
+        assert groups_inside(run) == [UNMAPPED]
+        assert run("cat", "/proc/self/setgroups").lines() == ["deny"]
+
+    @pytest.mark.parametrize("mode", ["mapped"])
+    @pytest.mark.parametrize("caller", ["locald-a"], indirect=True)
+    def test_mapped_with_a_grant_sets_the_specs(self, run: Run) -> None:
+        """As newgidmap allows it: exactly those that were asked for, none of the caller's."""
+        assert groups_inside(run) == []
+        assert groups_inside(run, 5, 7) == ["5", "7"]
 
 
 def test_files_in_a_volume_are_the_callers(run: Run) -> None:

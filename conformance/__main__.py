@@ -62,6 +62,7 @@ def main(arguments: list[str]) -> int:
             "seen by": clause.observable,
             "source": clause.source,
             "profiles": " ".join(clause.profiles),
+            "runtimes": " ".join(clause.runtimes),
             "tests": ", ".join(test for test, named in tests.items() if name in named),
         }
         rows |= {f"control {control}": controls[control].says for control in clause.controls}

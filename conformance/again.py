@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import vms
-from conformance.verdicts import GREEN
+from conformance.verdicts import GREEN, Verdict
 
 
 def find_last_failed(reports: Path, profile: str) -> tuple[str, ...]:
@@ -30,7 +30,8 @@ def find_last_failed(reports: Path, profile: str) -> tuple[str, ...]:
     if not found:
         raise LookupError(f"{reports} has no report about {profile}")
     _, newest, entry = max(found, key=lambda row: row[:2])
-    red = tuple(clause["id"] for clause in entry["clauses"] if clause["verdict"] not in GREEN)
+    fine = {*GREEN, Verdict.NOT_APPLICABLE}
+    red = tuple(clause["id"] for clause in entry["clauses"] if clause["verdict"] not in fine)
     if not red:
         raise LookupError(f"no clause was red on {profile} in its newest report, {newest}")
     return red

@@ -52,6 +52,7 @@ class Job:
     hold_stdin: bool = False  # keep the pipe open instead
     limit_s: float = 20.0
     bundle: dict[str, Any] | None = None
+    owner: str = ""  # of the bundle; `user` by default
     before: str = ""  # root's shell script; $BUNDLE, $TOKEN
     after: str = ""
     close: list[int] = field(default_factory=list)
@@ -109,7 +110,7 @@ class Run:
         }
         with kernel_log() as lines:
             if job.bundle is not None:
-                make_bundle(self.bundle, job.bundle, job.user, self.fill)
+                make_bundle(self.bundle, job.bundle, job.owner or job.user, self.fill)
             if job.before:
                 result["before"] = self.script(job.before)
             watched = sorted(list_tree(self.bundle)) if job.bundle is not None else []

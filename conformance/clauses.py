@@ -19,6 +19,8 @@ Level = Literal["MUST", "SHOULD"]
 _ID: Final = re.compile(r"(?P<family>[A-Z]{2,8})-[0-9]{3}")
 _TEXT_KEYS: Final = ("statement", "observable", "source")
 _KEYS: Final = frozenset({"level", "profiles", "controls", *_TEXT_KEYS})
+# A clause is about our own shim, or what is installed around it, unless it says more.
+_OURS: Final = ["locald-shim"]
 
 
 class CatalogueError(Exception):
@@ -38,6 +40,9 @@ class Clause:
     profiles: tuple[str, ...]
     # Names of planted faults (conformance/controls) of which each must turn this clause red.
     controls: tuple[str, ...]
+    # Patterns like those of `profiles`: the runtimes that the clause is about. What is about the shim's command
+    # line, codes and own rules says nothing of runc.
+    runtimes: tuple[str, ...] = ("locald-shim",)
 
     @property
     def family(self) -> str:
@@ -45,12 +50,21 @@ class Clause:
         return self.id.partition("-")[0]
 
     def applies_to(self, profile: str) -> bool:
-        """Say whether the clause has to hold on `profile`; the last pattern that matches decides."""
-        applies = False
-        for pattern in self.profiles:
-            if fnmatch.fnmatchcase(profile, pattern.removeprefix("!")):
-                applies = not pattern.startswith("!")
-        return applies
+        """Say whether the clause has to hold on `profile`."""
+        return _covers(self.profiles, profile)
+
+    def is_about(self, runtime: str) -> bool:
+        """Say whether the clause says anything of `runtime`."""
+        return _covers(self.runtimes, runtime)
+
+
+def _covers(patterns: Iterable[str], name: str) -> bool:
+    """Say whether `patterns` take `name` in; the last that matches decides, and a leading "!" takes it out."""
+    covered = False
+    for pattern in patterns:
+        if fnmatch.fnmatchcase(name, pattern.removeprefix("!")):
+            covered = not pattern.startswith("!")
+    return covered
 
 
 Catalogue = Mapping[str, Clause]
@@ -139,7 +153,7 @@ def _parse_clause(name: str, entry: object, family: str) -> Clause:
         )
     if not isinstance(entry, dict):
         raise CatalogueError(f"{name}: not a table")
-    if faults := sorted(_KEYS ^ set(entry)):
+    if faults := sorted(_KEYS ^ (set(entry) - {"runtimes"})):
         raise CatalogueError(f"{name}: unknown or missing: {', '.join(faults)}")
     if entry["level"] not in {"MUST", "SHOULD"}:
         raise CatalogueError(f"{name}: level is neither MUST nor SHOULD")
@@ -154,6 +168,7 @@ def _parse_clause(name: str, entry: object, family: str) -> Clause:
         source=entry["source"],
         profiles=_parse_names(name, "profiles", entry["profiles"]),
         controls=_parse_names(name, "controls", entry["controls"]),
+        runtimes=_parse_names(name, "runtimes", entry.get("runtimes", _OURS)),
     )
 
 

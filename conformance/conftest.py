@@ -23,7 +23,7 @@ import vms
 from conformance import again, clauses, controls, progress, report, runtimes, waivers
 from conformance.rendering import summary
 from conformance.session import REPORTS, TROUBLE, Controller, conclude, now_text, prepare
-from conformance.subject import SHIM, Subject
+from conformance.subject import PEER, SHIM, Subject
 from conformance.verdicts import Outcome
 
 HERE: Final = Path(__file__).parent
@@ -44,7 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--profile", default="local", help="the host to run on: a name of vms/profiles")
     group.addoption("--wheel", help="the wheel under test")
     group.addoption("--shim", help="a shim binary, instead of the wheel's or without a wheel")
-    group.addoption("--runtime", default="locald-shim", help="locald-shim, or a peer: runc, crun")
+    group.addoption(
+        "--runtime", default="locald-shim", help=f"what runs the bundles: {', '.join(runtimes.RUNTIMES)}"
+    )
     group.addoption("--clause", metavar="GLOB", help="only these clauses: globs separated by commas")
     group.addoption(
         "--attempts", type=int, default=3, help="a test that fails is tried so often (FLAKY if it passes)"
@@ -84,7 +86,8 @@ def pytest_configure(config: pytest.Config) -> None:
         text = waivers.WAIVERS.read_text("utf-8")
         live = waivers.parse_waivers(text, today=datetime.datetime.now(datetime.UTC).date(), known=catalogue)
         profile = vms.read(config.getoption("profile"))
-    except (clauses.CatalogueError, vms.ProfileError) as error:
+        find_runtime(config)
+    except (clauses.CatalogueError, vms.ProfileError, ValueError) as error:
         raise pytest.UsageError(str(error)) from error
     # Not there with `-p no:cacheprovider`.
     if getattr(config.option, "lf", False):
@@ -96,7 +99,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("seed") is None:
         config.option.seed = random.SystemRandom().randrange(100_000)
     config.stash[CONTROLLER] = Controller(
-        profile, catalogue, live, selected, config.getoption("seed"), started=now_text()
+        profile,
+        catalogue,
+        live,
+        selected,
+        config.getoption("seed"),
+        started=now_text(),
+        runtime=config.getoption("runtime"),
     )
     # pytest_runtest_logreport is not told the config.
     _CONTROLLERS[:] = [config.stash[CONTROLLER]]
@@ -139,12 +148,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         end(config, controller)
         pytest.exit("\n".join(summary.summarise(controller.written or {})), returncode=1)
     controller.clauses_begun = time.monotonic()
-    applying = [
-        name
-        for name in controller.selected or controller.catalogue
-        if controller.catalogue[name].applies_to(controller.profile.name)
-    ]
-    controller.tally.begin("clauses", clauses_total=len(applying))
+    controller.tally.begin("clauses", clauses_total=len(controller.judged))
     _TALLIES[:] = [controller.tally]
 
 
@@ -168,9 +172,18 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes `mode` in each."""
+    """Run a test that takes `mode` in each that the runtime has."""
     if "mode" in metafunc.fixturenames:
-        metafunc.parametrize("mode", runtimes.MODES)
+        metafunc.parametrize("mode", find_runtime(metafunc.config).modes)
+
+
+def find_runtime(config: pytest.Config) -> runtimes.Runtime:
+    """Return the adapter of the runtime under test.
+
+    Raises:
+        ValueError: There is no such runtime.
+    """
+    return runtimes.make_runtime(config.getoption("runtime"), shim=SHIM, peer=PEER)
 
 
 @pytest.hookimpl(trylast=True)
@@ -179,7 +192,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     catalogue = clauses.read_catalogue()
     profile, glob = config.getoption("profile"), config.getoption("clause")
     wanted = set(clauses.select(catalogue, glob)) if glob else set(catalogue)
-    wanted = {name for name in wanted if catalogue[name].applies_to(profile)}
+    runtime = config.getoption("runtime")
+    wanted = {
+        name for name in wanted if catalogue[name].applies_to(profile) and catalogue[name].is_about(runtime)
+    }
     keep = [item for item in items if wanted & set(clauses_of(item))]
     config.hook.pytest_deselected(items=[item for item in items if item not in keep])
     seed = getattr(config, "workerinput", {}).get("conformance_seed", config.getoption("seed"))
@@ -352,8 +368,7 @@ def product(guest: vms.Guest, request: pytest.FixtureRequest) -> Subject:
     """Return the installed product; what it remembers lasts for the worker."""
     config = request.config
     worker = getattr(config, "workerinput", {}).get("workerid", "main")
-    runtime = runtimes.make_runtime(config.getoption("runtime"), shim=SHIM)
-    made = Subject(guest, runtime, factor=SLOWNESS[guest.profile.kind], worker=worker)
+    made = Subject(guest, find_runtime(config), factor=SLOWNESS[guest.profile.kind], worker=worker)
     config.stash[SUBJECT] = made
     return made
 

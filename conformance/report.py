@@ -12,7 +12,7 @@ from conformance.clauses import Catalogue, Clause
 from conformance.verdicts import Outcome, Verdict, is_green, reduce_attempts, reduce_clause
 from conformance.waivers import Waiver, find_waiver
 
-SCHEMA: Final = "locald-conformance-report/2"
+SCHEMA: Final = "locald-conformance-report/3"
 
 Json = dict[str, Any]
 
@@ -154,9 +154,11 @@ def make_profile(run: ProfileRun, catalogue: Catalogue, waivers: Sequence[Waiver
 def _make_clause(
     clause: Clause, records: Sequence[TestRecord], run: ProfileRun, waiver: Waiver | None
 ) -> Json:
-    verdict = reduce_clause(
-        [record.verdict for record in records], waived=waiver is not None, preconditions_proven=run.proven
-    )
+    if clause.is_about(run.runtime):
+        found = [record.verdict for record in records]
+        verdict = reduce_clause(found, waived=waiver is not None, preconditions_proven=run.proven)
+    else:
+        verdict = Verdict.NOT_APPLICABLE
     made: Json = {
         "id": clause.id,
         "level": clause.level,
@@ -210,7 +212,7 @@ def join_reports(reports: Sequence[Json], run_id: str, *, replace: bool = False)
         replace: Let a later report's result of a profile stand in place of an earlier one's.
 
     Raises:
-        ReportError: None at all, another schema, different wheels or kits, a profile twice.
+        ReportError: None at all, another schema, different wheels, kits or runtimes, a profile twice.
     """
     if not reports:
         raise ReportError("there is nothing to join")
@@ -238,8 +240,9 @@ def join_reports(reports: Sequence[Json], run_id: str, *, replace: bool = False)
 
 def _refuse_a_mix(profiles: Iterable[Json]) -> None:
     """Raise ReportError unless all results are about the same bytes, judged by the same kit."""
-    seen: dict[str, dict[str, str]] = {"wheel": {}, "kit": {}}
+    seen: dict[str, dict[str, str]] = {"wheel": {}, "kit": {}, "runtime": {}}
     for entry in profiles:
+        seen["runtime"].setdefault(entry["runtime"], entry["profile"])
         # A profile whose guest did not boot knows no wheel; its errors make the whole report red.
         if wheel := entry["subject"].get("wheel_sha256"):
             seen["wheel"].setdefault(wheel, entry["profile"])
@@ -273,6 +276,8 @@ def _reason(verdict: Verdict, records: Sequence[TestRecord], run: ProfileRun, wa
     match verdict:
         case Verdict.PASS:
             return ""
+        case Verdict.NOT_APPLICABLE:
+            return f"the catalogue: no clause about {run.runtime}"
         case Verdict.INVALID:
             faults = [proof.name for proof in (*run.before, *run.after) if not proof.proven]
             return f"not proven: {', '.join(dict.fromkeys(faults)) or 'no precondition was looked at'}"

@@ -1,19 +1,22 @@
-"""The runtime under test, as a small adapter: how it is called and which config.json it is given.
+"""The runtime under test, as a small adapter: how it is called, by whom, and which config.json it is given.
 
-Pure. A peer (runc, crun) takes the place of the shim to get the same matrix; what is about the shim's own command
-line or refusal codes then fails, and the report says so.
+A peer takes the place of the shim to get the same matrix; the catalogue says which clauses are about any runtime.
+Pure, but for the standard specs that it reads from the tree.
 """
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
 
 Mode = Literal["mapped", "direct"]
 Config = dict[str, Any]
 Change = Callable[[Config], None]
 
 MODES: tuple[Mode, ...] = ("mapped", "direct")
+SPECS: Final = Path(__file__).parent / "specs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,9 @@ class Caller:
     name: str
     uid: int
     gid: int
+    # First id and count of his subordinate ranges; a count of 0 is none. Only a peer is told: the shim reads its own.
+    subuids: tuple[int, int] = (0, 0)
+    subgids: tuple[int, int] = (0, 0)
 
 
 class Runtime(Protocol):
@@ -35,6 +41,25 @@ class Runtime(Protocol):
     @property
     def program(self) -> str:
         """The absolute path of the program in the guest."""
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes that it has."""
+
+    @property
+    def tells_status(self) -> bool:
+        """Whether it has the status descriptor."""
+
+    @property
+    def wants_ranges(self) -> bool:
+        """Whether the config has to hold the caller's subordinate ids."""
+
+    def choose_user(self, user: str, *, mode: Mode) -> str:
+        """Return who calls it for a container of `user`."""
+
+    @property
+    def leaves_cgroups(self) -> bool:
+        """Whether SIGKILL of it leaves cgroups that nobody else will take away."""
 
     def make_argv(self, *, status: bool) -> list[str]:
         """Return the command line that runs `{bundle}` as `{id}`; the agent fills in the braces."""
@@ -49,6 +74,16 @@ class LocaldShim:
 
     program: str
     name: str = "locald-shim"
+    modes: tuple[Mode, ...] = MODES
+    tells_status: bool = True
+    wants_ranges: bool = False
+    # The shim's leaves are its own business, which clauses look at.
+    leaves_cgroups: bool = False
+
+    def choose_user(self, user: str, *, mode: Mode) -> str:
+        """See `Runtime`; it is setuid, so that the user calls it himself."""
+        del mode
+        return user
 
     def make_argv(self, *, status: bool) -> list[str]:
         """See `Runtime`."""
@@ -84,59 +119,74 @@ class LocaldShim:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """runc or crun, rootless: a baseline that knows neither our modes' rules nor the status descriptor."""
+    """runc or crun: rootless where there is a user namespace, called by root where there is none.
+
+    Its config is what `runc spec` writes with as little changed as the payload needs, since it adds nothing by itself.
+    """
 
     program: str
     name: str
+    modes: tuple[Mode, ...] = MODES
+    tells_status: bool = False
+    wants_ranges: bool = True
+    leaves_cgroups: bool = True
+
+    def choose_user(self, user: str, *, mode: Mode) -> str:
+        """See `Runtime`; without a user namespace only root can."""
+        return user if mode == "mapped" else "root"
 
     def make_argv(self, *, status: bool) -> list[str]:
         """See `Runtime`; there is no status descriptor."""
         del status
-        return [self.program, "--root", "{bundle}/state", "run", "--bundle", "{bundle}", "{id}"]
+        options = ["--root", f"{STATE}/{{id}}"]
+        if self.name == "crun":
+            # The host's cgroups stay as they are; the clauses on limits are about the shim's own leaf.
+            options.append("--cgroup-manager=disabled")
+        return [self.program, *options, "run", "--bundle", "{bundle}", "{id}"]
 
     def make_config(self, args: Sequence[str], *, mode: Mode, caller: Caller, init: bool) -> Config:
-        """See `Runtime`; it needs a user namespace with its map, and the usual mounts spelt out."""
-        config = LocaldShim(self.program).make_config(args, mode="mapped", caller=caller, init=init)
-        del mode
-        config["process"]["user"] = {"uid": 0, "gid": 0}
-        config["mounts"] = copy.deepcopy(list(STANDARD_MOUNTS))
-        config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": caller.uid, "size": 1}]
-        config["linux"]["gidMappings"] = [{"containerID": 0, "hostID": caller.gid, "size": 1}]
-        return config
+        """See `Runtime`."""
+        ours = LocaldShim(self.program).make_config(args, mode=mode, caller=caller, init=init)
+        config = read_spec("runc-1.1.5-rootless" if mode == "mapped" else "runc-1.1.5")
+        linux = config["linux"]
+        # Nobody delegated a cgroup; the clauses on limits are about the shim's own leaf.
+        config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
+        linux.pop("resources", None)
+        linux["namespaces"] = [*ours["linux"]["namespaces"], {"type": "cgroup"}]
+        if mode == "mapped":
+            linux["uidMappings"] = make_map(caller.uid, caller.subuids)
+            linux["gidMappings"] = make_map(caller.gid, caller.subgids)
+        return {**config, **{key: ours[key] for key in ("root", "process", "hostname")}}
 
 
-# As `runc spec --rootless` writes them (runtime-spec 1.0.2), less the cgroup mount.
-STANDARD_MOUNTS: tuple[Mapping[str, Any], ...] = (
-    {"destination": "/proc", "type": "proc", "source": "proc"},
-    {
-        "destination": "/dev",
-        "type": "tmpfs",
-        "source": "tmpfs",
-        "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
-    },
-    {
-        "destination": "/dev/pts",
-        "type": "devpts",
-        "source": "devpts",
-        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
-    },
-    {
-        "destination": "/dev/shm",  # noqa: S108  # a place in the container
-        "type": "tmpfs",
-        "source": "shm",
-        "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-    },
-    {
-        "destination": "/dev/mqueue",
-        "type": "mqueue",
-        "source": "mqueue",
-        "options": ["nosuid", "noexec", "nodev"],
-    },
-)
+STATE: Final = "/run/locald-kit"
+"""Where peers keep what they know of a container; a directory of everybody's, made by the kit."""
 
 
-def make_runtime(name: str, *, shim: str) -> Runtime:
-    """Return the adapter for `name`.
+@cache
+def _spec_text(name: str) -> str:
+    return (SPECS / f"{name}.json").read_text("utf-8")
+
+
+def read_spec(name: str) -> Config:
+    """Return a standard spec of `specs/`, the caller's own to change."""
+    config: Config = json.loads(_spec_text(name))
+    return config
+
+
+def make_map(own: int, subordinate: tuple[int, int]) -> list[dict[str, int]]:
+    """Return the map that the shim makes by itself: container id 0 is the caller, the next are his subordinate ids."""
+    first, count = subordinate
+    entries = [{"containerID": 0, "hostID": own, "size": 1}]
+    return [*entries, {"containerID": 1, "hostID": first, "size": count}] if count else entries
+
+
+OURS: Final = "locald-shim"
+RUNTIMES: Final = (OURS, "runc", "crun")
+
+
+def make_runtime(name: str, *, shim: str, peer: str) -> Runtime:
+    """Return the adapter for `name`: `shim` and `peer` are the programs' places in the guest.
 
     Raises:
         ValueError: No runtime of that name is known.
@@ -144,9 +194,7 @@ def make_runtime(name: str, *, shim: str) -> Runtime:
     match name:
         case "locald-shim":
             return LocaldShim(shim)
-        case "runc":
-            return Peer("/usr/sbin/runc", "runc")
-        case "crun":
-            return Peer("/usr/bin/crun", "crun")
+        case "runc" | "crun":
+            return Peer(peer, name)
         case _:
-            raise ValueError(f"unknown runtime {name}")
+            raise ValueError(f"unknown runtime {name}; there are {', '.join(RUNTIMES)}")

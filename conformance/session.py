@@ -19,6 +19,7 @@ from conformance import (
     clauses,
     install,
     logs,
+    peers,
     preconditions,
     progress,
     provenance,
@@ -49,6 +50,7 @@ class Controller:
     selected: tuple[str, ...] | None
     seed: int
     started: str
+    runtime: str
     machine: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     guest: vms.Guest | None = None
     subject: dict[str, str] = field(default_factory=dict)
@@ -63,6 +65,17 @@ class Controller:
     clauses_begun: float | None = None
     tally: progress.Tally = field(default_factory=lambda: progress.Tally(lambda _: None))
     written: report.Json | None = None
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Return the clauses that were asked for and say something of this host and this runtime."""
+        names = self.catalogue if self.selected is None else self.selected
+        return tuple(
+            name
+            for name in names
+            if self.catalogue[name].applies_to(self.profile.name)
+            and self.catalogue[name].is_about(self.runtime)
+        )
 
     @property
     def own_part(self) -> report.Json:
@@ -96,13 +109,15 @@ def prepare(config: pytest.Config, controller: Controller, say: Callable[[str], 
     with timed(controller, "install"):
         product = install.Product(wheel, shim)
         controller.subject |= {**product.describe(), **controller.guest.identity}
+        cache = Path(config.getoption("kit_cache")).expanduser()
         controller.subject |= install.install(
             controller.guest,
             product,
-            Path(config.getoption("kit_cache")).expanduser(),
+            cache,
             controller.profile.users,
-            debian=any(name in install.BIG_CLAUSES for name in controller.selected or controller.catalogue),
+            debian=any(name in install.BIG_CLAUSES for name in controller.judged),
         )
+        controller.subject |= peers.install(controller.guest, controller.runtime)
     with timed(controller, "look"):
         controller.state = snapshot.take_snapshot(controller.guest)
 
@@ -143,7 +158,7 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
         started=controller.started,
         finished=now_text(),
         seed=controller.seed,
-        runtime=config.getoption("runtime"),
+        runtime=controller.runtime,
         subject=controller.subject,
         before=controller.before,
         after=after,

@@ -3,6 +3,7 @@
 Knows commands only. What it did and what came back is kept as evidence for the report.
 """
 
+import dataclasses
 import itertools
 import json
 import os
@@ -14,16 +15,22 @@ from typing import Any, Final, cast
 
 import vms
 from conformance.observation import Facts, parse_facts
-from conformance.runtimes import Caller, Change, LocaldShim, Mode, Runtime
+from conformance.runtimes import Caller, Change, Mode, Runtime
 
 HOME: Final = "/var/lib/locald-kit"
 PREFIX: Final = "/opt/locald"
 LOCALD: Final = f"{PREFIX}/bin/locald"
 SHIM: Final = f"{PREFIX}/bin/locald-shim"
+PEER: Final = f"{PREFIX}/peer/runtime"
+"""A peer under test; under a name of the kit's, so that the search for engines finds the host's own and no other."""
+
 PYTHON: Final = "/usr/bin/python3"
 
 STRANGER: Final = "nobody"
 """An account that no policy allows."""
+
+# What a peer leaves when it is killed would stay on the very host of the profile `local`.
+SWEEP: Final = 'find /sys/fs/cgroup -depth -type d -name "$TOKEN" -exec rmdir {} +'
 
 CALL_LIMIT_S: Final = 120.0
 SHOWN_CHARS: Final = 6000
@@ -158,6 +165,7 @@ class Subject:
     evidence: list[dict[str, Any]] = field(default_factory=list)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _seen: dict[str, Result] = field(default_factory=dict)
+    _ranges: dict[str, tuple[int, int]] | None = None
 
     def caller(self, name: str = "plain") -> Caller:
         """Return a user of the guest with his ids."""
@@ -165,6 +173,18 @@ class Subject:
             return Caller(name, 65534, 65534)
         user = self.guest.user(name)
         return Caller(name, user.uid, user.gid)
+
+    def caller_with_ranges(self, name: str) -> Caller:
+        """Return a user of the guest with the first of his subordinate ranges too, if he has any."""
+        if self._ranges is None:
+            found = self.root("grep -H : /etc/subuid /etc/subgid || true").stdout
+            words = [line.removeprefix("/etc/").split(":") for line in reversed(found.splitlines())]
+            self._ranges = {
+                f"{table} {user}": (int(first), int(count)) for table, user, first, count in words
+            }
+        none = (0, 0)
+        uids, gids = (self._ranges.get(f"{table} {name}", none) for table in ("subuid", "subgid"))
+        return dataclasses.replace(self.caller(name), subuids=uids, subgids=gids)
 
     def container(
         self,
@@ -191,9 +211,8 @@ class Subject:
             status: Ask for the status descriptor.
             more: Other members of the agent's Job.
         """
-        made = self.runtime.make_config(
-            args or ("/observe", "facts"), mode=mode, caller=self.caller(user), init=init
-        )
+        caller = self.caller_with_ranges(user) if self.runtime.wants_ranges else self.caller(user)
+        made = self.runtime.make_config(args or ("/observe", "facts"), mode=mode, caller=caller, init=init)
         if change is not None:
             change(made)
         bundle: Job = {"files": dict(files or {})}
@@ -201,10 +220,13 @@ class Subject:
             bundle["config"] = made if config is None else config
         job = {
             "argv": self.runtime.make_argv(status=status),
-            "user": user,
+            "user": self.runtime.choose_user(user, mode=mode),
+            "owner": user,
             "bundle": bundle,
             "env": self.host_env(user),
         }
+        if self.runtime.leaves_cgroups:
+            more["after"] = f"{SWEEP}\n{more.get('after', '')}"
         return job | more
 
     def shim(self, *words: str, user: str = "plain", program: str | None = None, **more: Any) -> Job:
@@ -265,7 +287,7 @@ class Subject:
         if key in self._seen:
             self.record(self._seen[key])
         else:
-            self._seen[key] = self.run(mode=mode, user=user, status=isinstance(self.runtime, LocaldShim))
+            self._seen[key] = self.run(mode=mode, user=user, status=self.runtime.tells_status)
         return self._seen[key]
 
     def root(self, script: str) -> Result:

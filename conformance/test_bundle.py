@@ -11,6 +11,8 @@ from conformance.subject import Result, Subject
 
 SPECS: Final = Path(__file__).parent / "specs"
 SIGKILL: Final = 9
+# Those at the edges, and those that a shim or a shell has a meaning for.
+CODES: Final = (0, 1, 7, 125, 126, 127, 137, 143, 255)
 
 NOT_EXECUTABLE: Final = {"rootfs/plain": {"content": "text", "mode": 0o644}}
 
@@ -53,18 +55,25 @@ def test_the_payload_runs(subject: Subject, mode: Mode) -> None:
 
 @pytest.mark.clause("BUNDLE-002")
 def test_exit_codes_are_the_payloads(subject: Subject, mode: Mode) -> None:
-    """Every exit code of the payload comes back unchanged, also those the shim uses itself."""
-    codes = (0, 1, 7, 125, 126, 127, 137, 143, 255)
+    """Every exit code of the payload comes back unchanged, and is told from those the shim uses itself."""
     results = subject.call(
-        *(subject.container("/observe", "exit", str(code), mode=mode, status=True) for code in codes)
+        *(subject.container("/observe", "exit", str(code), mode=mode, status=True) for code in CODES)
     )
 
-    assert [result.exit_code for result in results] == list(codes)
+    assert [result.exit_code for result in results] == list(CODES)
     # This is how a program tells a payload's 125 from the shim's.
     assert [result.events[-1] for result in results] == [
-        {"event": "exited", "status": code} for code in codes
+        {"event": "exited", "status": code} for code in CODES
     ]
     assert all(result.stderr == "" for result in results)
+
+
+@pytest.mark.clause("BUNDLE-023")
+def test_exit_codes_come_back(subject: Subject, mode: Mode) -> None:
+    """Every exit code of the payload is the runtime's own, without a status descriptor too."""
+    results = subject.call(*(subject.container("/observe", "exit", str(code), mode=mode) for code in CODES))
+
+    assert [result.exit_code for result in results] == list(CODES), results
 
 
 @pytest.mark.clause("BUNDLE-003")

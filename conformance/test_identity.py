@@ -139,7 +139,7 @@ def test_files_in_a_bind_belong_to_the_caller(subject: Subject, mode: Mode) -> N
     def with_bind(change: Any) -> Any:
         def both(config: Config) -> None:
             change(config)
-            config["mounts"] = [bind]
+            config["mounts"].append(bind)
 
         return both
 

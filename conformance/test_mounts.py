@@ -21,8 +21,8 @@ SHARED: Final = f"{HOME}/work"
 
 
 def mounting(*mounts: dict[str, Any]) -> Any:
-    """Return a change that asks for `mounts`."""
-    return lambda config: config.update(mounts=list(mounts))
+    """Return a change that asks for `mounts`, beside those that the runtime needs."""
+    return lambda config: config["mounts"].extend(mounts)
 
 
 @pytest.mark.clause("MOUNT-001")
@@ -62,7 +62,7 @@ def test_no_mount_of_the_host_is_seen(subject: Subject, mode: Mode) -> None:
 
     def share(config: Config) -> None:
         config["linux"]["rootfsPropagation"] = "shared"
-        config["mounts"] = [bind]
+        config["mounts"].append(bind)
 
     shared = subject.run(mode=mode, change=share, files={"shared/mark": {}})
     facts = subject.see(mode).facts

@@ -19,6 +19,8 @@ class Outcome(enum.StrEnum):
 class Verdict(enum.StrEnum):
     """What a test, a clause on a profile, or a run came to."""
 
+    # Of a clause only: by the catalogue it says nothing of the runtime under test. Neither green nor red.
+    NOT_APPLICABLE = "NOT-APPLICABLE"
     PASS = "PASS"  # noqa: S105  # a verdict, not a password
     WAIVED = "WAIVED"
     FLAKY = "FLAKY"
@@ -72,6 +74,6 @@ def reduce_clause(tests: Iterable[Verdict], *, waived: bool, preconditions_prove
 
 
 def is_green(must_verdicts: Iterable[Verdict], *, preconditions_proven: bool) -> bool:
-    """Say whether a run with these verdicts of its MUST clauses may be called green; an empty one may not."""
-    verdicts = list(must_verdicts)
+    """Say whether a run with these verdicts of its MUST clauses may be called green; one that judged none may not."""
+    verdicts = [verdict for verdict in must_verdicts if verdict is not Verdict.NOT_APPLICABLE]
     return preconditions_proven and bool(verdicts) and all(verdict in GREEN for verdict in verdicts)

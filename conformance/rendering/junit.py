@@ -19,6 +19,7 @@ def make_junit(report: Json) -> bytes:
             tests=str(len(cases)),
             failures=str(sum(case["verdict"] in {"FAIL", "FLAKY"} for case in cases)),
             errors=str(sum(case["verdict"] in {"ERROR", "MISSING", "INVALID"} for case in cases)),
+            skipped=str(sum(case["verdict"] == "NOT-APPLICABLE" for case in cases)),
         )
         for case in cases:
             seconds = sum(attempt["duration_s"] for test in case["tests"] for attempt in test["attempts"])
@@ -30,6 +31,9 @@ def make_junit(report: Json) -> bytes:
                 time=f"{seconds:.3f}",
             )
             if case["verdict"] in {"PASS", "WAIVED"}:
+                continue
+            if case["verdict"] == "NOT-APPLICABLE":
+                ET.SubElement(element, "skipped", message=_printable(case["reason"]))
                 continue
             kind = "failure" if case["verdict"] in {"FAIL", "FLAKY"} else "error"
             mark = ET.SubElement(element, kind, type=case["verdict"], message=_printable(case["reason"]))

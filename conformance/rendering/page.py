@@ -22,6 +22,7 @@ from conformance.verdicts import GREEN, Verdict
 HERE: Final = Path(__file__).parent
 GZIP_LEVEL: Final = 6
 MARKS: Final = {
+    "NOT-APPLICABLE": "·",
     "PASS": "✓",
     "WAIVED": "◇",
     "FLAKY": "≈",

@@ -4,11 +4,12 @@ import shlex
 from collections.abc import Iterator
 
 from conformance.report import Json
-from conformance.verdicts import GREEN
+from conformance.verdicts import GREEN, Verdict
 
 SLOWEST = 5
 NAMES_CHARS = 90
-QUIET = frozenset({"PASS", "INVALID"})  # a line for each INVALID clause would hide the one cause of all
+# A line for each INVALID clause would hide the one cause of all.
+QUIET = frozenset({"PASS", "NOT-APPLICABLE", "INVALID"})
 
 
 def summarise(report: Json) -> list[str]:
@@ -34,6 +35,8 @@ def count_families(profile: Json) -> dict[str, tuple[int, int]]:
     """Return for each family of clauses how many are green and how many there are."""
     found: dict[str, tuple[int, int]] = {}
     for clause in profile["clauses"]:
+        if clause["verdict"] == Verdict.NOT_APPLICABLE:
+            continue
         family = clause["id"].rpartition("-")[0]
         green, total = found.get(family, (0, 0))
         found[family] = green + (clause["verdict"] in GREEN), total + 1

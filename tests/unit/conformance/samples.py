@@ -115,7 +115,7 @@ def run(*records: TestRecord, proven: bool = True, profile: str = "local", **cha
 def make_report(*runs: ProfileRun, waivers: tuple[Waiver, ...] = (), controls: Json | None = None) -> Json:
     """Return the report of these runs, or of one green one."""
     profiles = [make_profile(entry, CATALOGUE, waivers) for entry in runs or (run(*GREEN),)]
-    joined = join_reports([{"schema": "locald-conformance-report/2", "profiles": profiles}], "run-1")
+    joined = join_reports([{"schema": "locald-conformance-report/3", "profiles": profiles}], "run-1")
     return joined | ({"controls": controls} if controls else {})
 
 

@@ -36,10 +36,22 @@ def test_a_clause_is_read() -> None:
     assert not clause.applies_to("debian11-refusal")
 
 
+def test_a_clause_is_ours_unless_it_says_more() -> None:
+    """Patterns as for profiles; what is left out is the shim alone."""
+    ours, wide = (
+        parse_catalogue(GOOD + more, family="BUNDLE")["BUNDLE-001"]
+        for more in ("", 'runtimes = ["*", "!runc"]\n')
+    )
+
+    assert [ours.is_about(name) for name in ("locald-shim", "crun", "runc")] == [True, False, False]
+    assert [wide.is_about(name) for name in ("locald-shim", "crun", "runc")] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     "bad",
     [
         GOOD + GOOD,
+        GOOD + "runtimes = []\n",
         GOOD.replace('"MUST"', '"MAY"'),
         GOOD.replace("BUNDLE-001", "BUNDLE-1"),
         GOOD.replace("BUNDLE-001", "LEAF-001"),
@@ -55,6 +67,7 @@ def test_a_clause_is_read() -> None:
     ids=[
         *(
             "duplicate",
+            "no-runtimes",
             "level",
             "id",
             "family",

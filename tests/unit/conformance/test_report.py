@@ -152,7 +152,7 @@ def test_the_schema_holds_what_is_written_and_nothing_else() -> None:
         (b'"verdict": "WAIVED"', b'"verdict": "FINE"', "FINE"),
         (b'"waiver": {', b'"favour": {', "favour|waiver"),
         (b'"denials": 1', b'"denials": -1', "denials"),
-        (b"report/2", b"report/1", "schema"),
+        (SCHEMA.encode(), b"of/another", "schema"),
         (content[-20:], b"", "not JSON"),
     ):
         assert old in content
@@ -200,3 +200,23 @@ def test_the_summary_says_where_the_time_went() -> None:
         "time: 4 s: boot 1.0 s, clauses 2.5 s",
         "slowest clauses: AB-002 1.0 s, CD-003 0.5 s, AB-001 0.5 s",
     ]
+
+
+def test_the_catalogue_decides_what_is_not_about_a_peer() -> None:
+    """A clause about the shim alone says nothing of crun, whatever a test recorded; junit calls it skipped."""
+    made = make_report(run(record("AB-001", Outcome.FAILED), runtime="crun"))
+    (profile,) = made["profiles"]
+
+    assert profile["totals"] == {"NOT-APPLICABLE": 3}
+    assert not profile["green"]
+    assert {clause["reason"] for clause in profile["clauses"]} == {"the catalogue: no clause about crun"}
+    assert make_junit(made).count(b"<skipped") == 3
+    assert parse_report(as_bytes(made), "crun") == made
+
+
+def test_reports_of_two_runtimes_are_not_joined() -> None:
+    """Two hosts of one run have one subject."""
+    parts = [make_report(run(*GREEN)), make_report(run(*GREEN, profile="other", runtime="crun"))]
+
+    with pytest.raises(ReportError, match="different runtimes"):
+        join_reports(parts, "run-2")

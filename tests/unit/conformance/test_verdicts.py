@@ -2,7 +2,7 @@
 
 import pytest
 
-from conformance.verdicts import Outcome, Verdict, is_green, reduce_attempts, reduce_clause, worst
+from conformance.verdicts import GREEN, Outcome, Verdict, is_green, reduce_attempts, reduce_clause, worst
 
 P, F, B = Outcome.PASSED, Outcome.FAILED, Outcome.BROKEN
 
@@ -51,7 +51,7 @@ def test_clauses(tests: list[Verdict], waived: bool, proven: bool, verdict: Verd
     assert reduce_clause(tests, waived=waived, preconditions_proven=proven) is verdict
 
 
-@pytest.mark.parametrize("verdict", sorted(set(Verdict) - {Verdict.PASS, Verdict.WAIVED}))
+@pytest.mark.parametrize("verdict", sorted(set(Verdict) - {*GREEN, Verdict.NOT_APPLICABLE}))
 def test_one_bad_verdict_is_not_green(verdict: Verdict) -> None:
     """Everything but a pass and a live waiver ends green."""
     assert is_green([Verdict.PASS, Verdict.WAIVED], preconditions_proven=True)
@@ -61,4 +61,11 @@ def test_one_bad_verdict_is_not_green(verdict: Verdict) -> None:
 def test_nothing_is_not_green() -> None:
     """An empty run and an unproven host are never green."""
     assert not is_green([], preconditions_proven=True)
+    assert not is_green([Verdict.NOT_APPLICABLE], preconditions_proven=True)
     assert not is_green([Verdict.PASS], preconditions_proven=False)
+
+
+def test_what_does_not_apply_is_neither_green_nor_red() -> None:
+    """It changes nothing beside what was judged."""
+    assert is_green([Verdict.PASS, Verdict.NOT_APPLICABLE], preconditions_proven=True)
+    assert not is_green([Verdict.FAIL, Verdict.NOT_APPLICABLE], preconditions_proven=True)

@@ -185,6 +185,19 @@ def test_where_rust_comes_from(machine: Machine, name: str, version: str, packag
 
 
 @pytest.mark.parametrize(
+    ("name", "version", "packages"),
+    [("debian", "12", "llvm-22"), ("debian", "13", "llvm-19"), ("fedora", "43", "")],
+)
+def test_the_readers_of_coverage_are_of_the_compilers_llvm(
+    machine: Machine, name: str, version: str, packages: str
+) -> None:
+    """Where the distribution has them; elsewhere the session names what is missing."""
+    script = f"distribution() {{ echo '{name} {version}'; }}; list=$(llvm_list)"
+    done = machine.run(f"{script}; [[ -z $list ]] || packages_of $list | tr '\\n' ' '")
+    assert done.stdout.strip() == packages
+
+
+@pytest.mark.parametrize(
     ("version", "distribution", "begins", "ends"),
     [
         ("", "fedora 43", "cargo is missing: install Rust", "(https://rustup.rs)"),

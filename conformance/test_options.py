@@ -1,0 +1,148 @@
+"""RUN: what an image's config and the options of `locald run` come to in the container."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from conformance import inputs
+from conformance.inputs import Entry
+from conformance.runtimes import Mode
+from conformance.subject import HOME, Job, Subject
+
+OBSERVE: Final = "/bin/observe"
+# Of /etc/group in the image: its name, its number, and the user that it lists.
+STAFF: Final = "staff", 50, "service"
+LABEL: Final = "io.buildpacks.build.metadata"
+READY: Final = "ready"
+
+MakeImage = Callable[[dict[str, Any]], str]
+
+
+@pytest.fixture
+def image(subject: Subject, tmp_path: Path) -> MakeImage:
+    """Return what puts an image of the kit's observer with a given image config into the guest, as `oci:DIR`."""
+    observer = inputs.compile_static(inputs.PAYLOAD / "observe.c", tmp_path / "observe").read_bytes()
+    name, number, member = STAFF
+    layer = inputs.make_layer(
+        [
+            *(Entry(place, mode=0o755, directory=True) for place in ("bin", "etc", "srv")),
+            Entry("tmp", mode=0o1777, directory=True),
+            Entry("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nservice:x:999:998::/srv:/bin/sh\n"),
+            Entry("etc/group", f"root:x:0:\nservice:x:998:\n{name}:x:{number}:{member}\n".encode()),
+            Entry("bin/observe", observer, mode=0o755),
+        ]
+    )
+
+    def make(config: dict[str, Any]) -> str:
+        place = f"{HOME}/images/{subject.make_token()}"
+        subject.guest.push(inputs.write_layout(tmp_path / place.rpartition("/")[2], layer, config), place)
+        subject.root(f"chmod -R a+rX {place}")
+        return f"oci:{place}"
+
+    return make
+
+
+def run(subject: Subject, mode: Mode, *words: str, **more: Any) -> Job:
+    """Return the job of `locald run` in a mode."""
+    return subject.locald("run", "--mode", mode, *words, **more)
+
+
+@pytest.mark.clause("RUN-001")
+def test_the_command(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """Entry point and arguments, the image's or the user's; none at all is refused."""
+    plain = image({"Entrypoint": [OBSERVE], "Cmd": ["exit", "3"]})
+    empty = image({})
+    results = subject.call(
+        run(subject, mode, plain),
+        run(subject, mode, plain, "--", "exit", "4"),
+        run(subject, mode, "--entrypoint", OBSERVE, empty, "--", "exit", "5"),
+        # The image's arguments go with its entry point.
+        run(subject, mode, "--entrypoint", "", plain),
+        run(subject, mode, empty),
+    )
+
+    assert [result.exit_code for result in results] == [3, 4, 5, 125, 125], results
+    assert [result.code for result in results[3:]] == ["run.no-command"] * 2
+
+
+@pytest.mark.clause("RUN-002")
+def test_a_terminal(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """With -i -t the container's terminal has the size of the user's, and TERM is set; without, it is not."""
+    plain = image({"Entrypoint": [OBSERVE]})
+    window, bare = subject.call(
+        run(
+            *(subject, mode, "-i", "-t", plain, "--", "winch"),
+            terminal=[37, 101],
+            steps=[{"expect": "window 0 37 101"}, {"resize": [12, 60]}],
+        ),
+        run(subject, mode, plain, "--", "facts"),
+    )
+    (named,) = subject.call(run(subject, mode, "-i", "-t", plain, "--", "facts", terminal=[37, 101]))
+
+    assert (window.problem, window.exit_code) == ("", 0), window
+    assert "\nTERM=xterm\r\n" in named.stdout, named
+    assert "TERM" not in bare.facts.environ
+
+
+@pytest.mark.clause("RUN-003")
+def test_groups_of_the_images_user(subject: Subject, image: MakeImage) -> None:
+    """Mapped, he is in the groups that the image's /etc/group lists him in; where none is mapped, it runs without."""
+    _, number, user = STAFF
+    named = image({"Entrypoint": [OBSERVE, "facts"], "User": user})
+    rich, direct = subject.call(run(subject, "mapped", named), run(subject, "direct", named))
+
+    assert rich.exit_code == 0, rich
+    assert rich.facts.status["Groups"].split() == [str(number)], rich.facts.status
+    assert direct.exit_code == 0, direct
+    assert str(number) not in direct.facts.status["Groups"].split()
+
+
+@pytest.mark.clause("RUN-004")
+def test_an_image_of_buildpacks(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """It is told the version of the platform API; another image is not."""
+    command = {"Entrypoint": [OBSERVE, "facts"]}
+    built, other = subject.call(
+        run(subject, mode, image({**command, "Labels": {LABEL: "x"}})), run(subject, mode, image(command))
+    )
+
+    assert built.facts.environ["CNB_PLATFORM_API"], built
+    assert "CNB_PLATFORM_API" not in other.facts.environ
+
+
+@pytest.mark.clause("RUN-005")
+def test_what_cannot_be_is_said(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """A relative working directory; in direct mode a user who is not the caller."""
+    plain = image({"Entrypoint": [OBSERVE, "facts"]})
+    relative, foreign = subject.call(
+        run(subject, mode, image({"Entrypoint": [OBSERVE, "facts"], "WorkingDir": "srv"})),
+        run(subject, mode, "-u", "999:998", plain),
+    )
+
+    assert relative.outcome == (125, "run.workdir"), relative
+    if mode == "direct":
+        assert foreign.outcome == (125, "user.unmappable"), foreign
+    else:
+        assert foreign.exit_code == 0, foreign
+        assert foreign.facts.status["Uid"].split() == ["999"] * 4
+
+
+@pytest.mark.clause("RUN-006")
+def test_the_images_stop_signal(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """TERM to locald is that signal to the payload, by its number as by its name; a name that is none is TERM."""
+    user_one, terminate = int(signal.SIGUSR1), int(signal.SIGTERM)
+    wanted = ((str(user_one), user_one), ("USR1", user_one), ("SIGUSR1", user_one), ("SIGNONE", terminate))
+    results = subject.call(
+        *(
+            run(
+                *(subject, mode, image({"Entrypoint": [OBSERVE, "signals", "1"], "StopSignal": name})),
+                steps=[{"expect": READY}, {"signal": terminate, "to": "user"}],
+            )
+            for name, _ in wanted
+        )
+    )
+
+    for (name, number), result in zip(wanted, results, strict=True):
+        assert f"signal {number:02}" in result.stdout, (name, result)

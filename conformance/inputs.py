@@ -203,15 +203,15 @@ def download_wheels(wheel: Path, directory: Path) -> Path:
     target = directory / f"wheels-{digest}"
     if (target / "done").exists():
         return target
-    download(str(wheel), target)
+    download(str(wheel), target, python)
     pip = find_pip()
     (target / pip.name).write_bytes(pip.read_bytes())
     (target / "done").touch()
     return target
 
 
-def download(requirement: str, target: Path) -> None:
-    """Put the wheels of a requirement, for the guest's Python, into the directory `target`."""
+def download(requirement: str, target: Path, python: str) -> None:
+    """Put the wheels of a requirement, for that Python, into the directory `target`."""
     target.mkdir(parents=True, exist_ok=True)
     run_program(
         [

@@ -73,7 +73,7 @@ class Controller:
         return tuple(
             name
             for name in names
-            if self.catalogue[name].applies_to(self.profile.name)
+            if self.catalogue[name].applies_to(self.profile.name, self.profile.traits)
             and self.catalogue[name].is_about(self.runtime)
         )
 

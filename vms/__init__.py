@@ -25,9 +25,10 @@ from vms.errors import (
 from vms.guest import Guest, Output, Revertible, User
 from vms.machines import booted, connect, destroy, interruptible, status, undisturbed, up
 from vms.probe import Evidence, Proof, prove
-from vms.profile import Fact, Profile, names, read
+from vms.profile import TRAITS, Fact, Profile, names, read
 
 __all__ = [
+    "TRAITS",
     "BootError",
     "BoxError",
     "CommandFailed",

@@ -12,7 +12,7 @@ from vms.errors import VmsError
 from vms.guest import Guest
 from vms.profile import Profile, read
 
-BOOT_LIMIT_S = 600.0
+BOOT_LIMIT_S = 1200.0
 """Two tries of a boot under emulation, while the other core is busy; building a box comes on top."""
 
 Report = Callable[[str], None]
@@ -96,7 +96,7 @@ def build(name: str, *, report: Report = silent) -> str:
     from vms import boxes  # noqa: PLC0415 -- as in _kind
 
     host.require()
-    box = boxes.find_or_build(profile.box, report=report)
+    box = boxes.find(profile, report=report)
     return f"{box.name} sha256:{box.sha256}"
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from vms import engines
+from vms import engines, watch
 from vms.deadline import Deadline
 from vms.guest import Guest, Output
 from vms.profile import Fact
@@ -77,7 +77,7 @@ def prove(guest: Guest) -> Proof:
         deadline=Deadline.after(3 * FACT_LIMIT_S),
     )
     pieces = [judge(SEARCH, found, extra=found.stdout == b"", expected="nothing found")]
-    for fact in profile.facts:
+    for fact in (*profile.facts, *([watch.UNTOUCHED] if profile.watched else ())):
         output = guest.run(
             fact.command,
             user=fact.user,

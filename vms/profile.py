@@ -18,6 +18,16 @@ DIRECTORY = Path(__file__).parent / "profiles"
 KNOWN_USERS = ("plain", "bare", "asker", "confined")
 """plain: subordinate ids. bare: none. asker: sudo asks for a password. confined: SELinux user_u."""
 
+TRAITS: Mapping[str, str] = {
+    "selinux": "SELinux enforces a Debian-like policy; an ordinary login is in unconfined_t",
+    "user-u": "there is a login confined to SELinux' user_u",
+    "no-user-namespaces": "nobody who logs in gets a user namespace, root neither",
+    "apparmor": "it is AppArmor that refuses them",
+    "hardened": "/proc hides other users' processes, /home is nosuid and nodev, ptrace is for root",
+    "unsupported": "the product has to refuse this host; only clauses that name this trait apply",
+}
+"""What a profile may say of its host for clauses to be chosen by; each is proven by the profile's facts."""
+
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -48,14 +58,25 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One host. `allowed_engines` are the container engines that may be found on it."""
+    """One host.
+
+    traits: What clauses are chosen by; names of `TRAITS`.
+    watched: Files that nobody may write, and directories whose mounts nobody may change, while the machine is up.
+    public: The box is one that others publish; the user says which file it is (see `vms.public`).
+    python: The interpreter of the guest that is new enough for the product; empty if it has none.
+    allowed_engines: The container engines that may be found on it.
+    """
 
     name: str
     says: str
     kind: Literal["vm", "local"]
     users: tuple[str, ...]
     facts: tuple[Fact, ...]
+    traits: tuple[str, ...] = ()
+    python: str = "/usr/bin/python3"
+    watched: tuple[str, ...] = ()
     box: str = ""
+    public: bool = False
     kernel_arguments: tuple[str, ...] = ()
     memory_mib: int = 0
     cpus: int = 0
@@ -93,18 +114,28 @@ def parse(data: Mapping[str, object], path: Path) -> Profile:
     for user in users:
         if user not in KNOWN_USERS:
             raise ProfileError(path, "users", f"{user!r} is none of {', '.join(KNOWN_USERS)}")
+    traits = table.texts("traits", ())
+    for trait in traits:
+        if trait not in TRAITS:
+            raise ProfileError(path, "traits", f"{trait!r} is none of {', '.join(TRAITS)}")
     common = {
         "name": path.stem,
         "says": table.text("says"),
         "users": users,
+        "traits": traits,
         "allowed_engines": table.texts("allowed_engines", ()),
         "facts": _facts(table, users, path),
     }
     if kind == "vm":
+        public = table.flag("public")
         profile = Profile(
             kind="vm",
             box=table.text("box"),
-            kernel_arguments=table.texts("kernel_arguments"),
+            public=public,
+            # A public box boots by itself, with what its own disk says.
+            kernel_arguments=() if public else table.texts("kernel_arguments"),
+            watched=_absolute(table, "watched"),
+            python=_python(table),
             memory_mib=table.number("memory_mib", least=128),
             cpus=table.number("cpus", least=1),
             **common,  # type: ignore[arg-type]  # a dict of what both kinds have in common
@@ -119,6 +150,22 @@ def parse(data: Mapping[str, object], path: Path) -> Profile:
         profile = Profile(kind="local", sandbox=sandbox, **common)  # type: ignore[arg-type]
     table.end()
     return profile
+
+
+def _absolute(table: Table, key: str) -> tuple[str, ...]:
+    paths = table.texts(key, ())
+    for path in paths:
+        if not path.startswith("/"):
+            raise table.error(key, f"{path!r} is not an absolute path")
+    return paths
+
+
+def _python(table: Table) -> str:
+    """`none` has to be said: a host on which the product cannot be installed is not one by accident."""
+    path = table.text("python", "/usr/bin/python3")
+    if path != "none" and not path.startswith("/"):
+        raise table.error("python", f"an absolute path or none, not {path!r}")
+    return "" if path == "none" else path
 
 
 def _facts(table: Table, users: tuple[str, ...], path: Path) -> tuple[Fact, ...]:

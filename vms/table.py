@@ -26,6 +26,10 @@ class Table:
             raise self.error(key, "is missing")
         return default
 
+    def has(self, key: str) -> bool:
+        """Whether the key is there and not taken yet."""
+        return key in self._left
+
     def text(self, key: str, default: object = _MISSING) -> str:
         """Take a string; a given one is never empty."""
         given = key in self._left
@@ -48,6 +52,13 @@ class Table:
         value = self._take(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise self.error(key, f"must be a whole number, {least} or more, not {value!r}")
+        return value
+
+    def flag(self, key: str) -> bool:
+        """Take a boolean; false if it is not there."""
+        value = self._take(key, default=False)
+        if not isinstance(value, bool):
+            raise self.error(key, f"must be true or false, not {value!r}")
         return value
 
     def table(self, key: str) -> "Table":

@@ -110,14 +110,15 @@ def measure_clauses(profile: str, trace: Path, arguments: argparse.Namespace) ->
     """
     require_own_wheel(arguments.wheel)
     program = shim.build_counting_shim(arguments.kit_cache / "coverage")
-    wheels = arguments.kit_cache / f"coverage-{coverage.__version__}"
-    if not any(wheels.glob("*.whl")):
-        inputs.download(f"coverage=={coverage.__version__}", wheels)
     wanted = clauses.select(clauses.read_catalogue(), arguments.clause or "*")
     with vms.booted(profile, report=say) as guest:
         unproven = [proof for proof in preconditions.prove(guest) if not proof.proven]
         if unproven:
             raise inputs.InputError(f"{profile} is not proven: {unproven[0].name}: {unproven[0].observed}")
+        python = install.ask_version(guest)
+        wheels = arguments.kit_cache / f"coverage-{coverage.__version__}-{python}"
+        if not any(wheels.glob("*.whl")):
+            inputs.download(f"coverage=={coverage.__version__}", wheels, python)
         measured.prepare(guest, measure_counters(program.read_bytes()))
         product = install.Product(arguments.wheel, program)
         install.install(

@@ -27,11 +27,12 @@ for user in root vagrant "$@"; do
     install -m 0600 -o "$user" -g "$user" /tmp/login.pub "$ssh_directory/authorized_keys"
 done
 
-# -- sshd: one host key, made now (slow under emulation), and room for many sessions on a connection.
+# -- sshd: a host key that is well known too (a fresh one would make every build another box), and room for
+# many sessions on a connection.
 rm -f /etc/ssh/ssh_host_*
-ssh-keygen -q -t ed25519 -N '' -C "$box" -f /etc/ssh/ssh_host_ed25519_key
+install -m 0600 /tmp/host-key /etc/ssh/ssh_host_rsa_key
 cat > /etc/ssh/sshd_config.d/guest.conf <<'CONF'
-HostKey /etc/ssh/ssh_host_ed25519_key
+HostKey /etc/ssh/ssh_host_rsa_key
 PasswordAuthentication no
 PermitRootLogin prohibit-password
 UseDNS no
@@ -72,6 +73,28 @@ WantedBy=multi-user.target
 UNIT
 systemctl --quiet enable guest-network.service ssh.service serial-getty@ttyS0.service
 
+# -- mounts that a profile asks for on the kernel command line, in place before anybody can log in.
+install -m 0755 /tmp/guest-mounts.sh /usr/local/sbin/guest-mounts
+cat > /etc/systemd/system/guest-mounts.service <<'UNIT'
+[Unit]
+Description=Mounts as the kernel command line has them
+DefaultDependencies=no
+After=systemd-remount-fs.service
+Before=sysinit.target
+ConditionKernelCommandLine=|guest.home
+ConditionKernelCommandLine=|guest.proc
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/local/sbin/guest-mounts
+[Install]
+WantedBy=sysinit.target
+UNIT
+systemctl --quiet enable guest-mounts.service
+# With hidepid logind sees nobody's processes, and opens no session, unless its group is let off.
+install -d /etc/systemd/system/systemd-logind.service.d
+printf '[Service]\nSupplementaryGroups=adm\n' > /etc/systemd/system/systemd-logind.service.d/guest.conf
+
 # -- what nobody needs here only costs boot time or disturbs measurements.
 systemctl --quiet mask systemd-firstboot.service systemd-network-generator.service getty@tty1.service \
     systemd-pstore.service systemd-update-utmp.service systemd-journal-flush.service \
@@ -93,4 +116,20 @@ if [ -e /etc/selinux/config ]; then
     sed -i 's/^SELINUX=.*/SELINUX=enforcing/; s/^SELINUXTYPE=.*/SELINUXTYPE=default/' \
         /etc/selinux/config
     systemctl --quiet mask selinux-autorelabel-mark.service
+fi
+
+# -- AppArmor: every login's shell, and all that it starts, may do anything but create a user namespace. A plain
+# `deny` would leave no trace in the log. Compiling the distribution's own hundred profiles at each boot takes an
+# emulated CPU 7 s, and none of them is about what runs here.
+if [ -d /etc/apparmor.d ]; then
+    find /etc/apparmor.d -maxdepth 1 -type f -delete
+    cat > /etc/apparmor.d/no-userns <<'PROFILE'
+abi <abi/4.0>,
+profile no-userns /{usr/,}bin/{bash,dash} flags=(attach_disconnected) {
+  allow all,
+  audit deny userns,
+}
+PROFILE
+    apparmor_parser --skip-kernel-load --skip-cache /etc/apparmor.d/no-userns
+    systemctl --quiet enable apparmor.service
 fi

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vms import boxes
+from vms import box_build, boxes
 from vms.errors import BoxError, ProfileError
 
 DECLARATION = boxes.Declaration(
@@ -52,9 +52,10 @@ def test_any_input_changes_the_name() -> None:
     assert key() not in others
 
 
-def test_the_declaration_of_the_project_is_valid() -> None:
+@pytest.mark.parametrize("name", [path.stem for path in box_build.FILES.glob("*.toml")], ids=str)
+def test_every_declaration_of_the_project_is_valid(name: str) -> None:
     """And asks for no container engine."""
-    declared = boxes.declare("debian12")
+    declared = boxes.declare(name)
 
     assert {"python3", "strace", "sudo"} <= set(declared.packages)
     assert not {"runc", "crun", "podman", "bubblewrap"} & set(declared.packages)
@@ -74,7 +75,7 @@ def make_box(directory: Path, name: str, *, used_s: int = 0) -> boxes.Box:
     files = {f"{name}.box": hashlib.sha256(b"disk").hexdigest()}
     (path / boxes.RECORD).write_text(json.dumps({"files": files, "kernel": "6.1"}))
     os.utime(path / boxes.RECORD, (used_s, used_s))
-    return boxes.Box(name, path, files[f"{name}.box"], "6.1")
+    return boxes.Box(name, path, path / f"{name}.box", files[f"{name}.box"], "6.1")
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
@@ -98,3 +99,33 @@ def test_boxes_that_were_not_used_lately_go(tmp_path: Path) -> None:
 
     assert set(gone) == {"some-1", "some-2", "some-3"}
     assert {path.name for path in tmp_path.iterdir()} == {"some-0", "some-4", "some-5", "other-1"}
+
+
+def test_a_public_box_is_the_users_to_remove(tmp_path: Path) -> None:
+    """It has no kernel of ours, and nothing here can make it again."""
+    make_box(tmp_path, "some-1")
+    archive = tmp_path / "some-0/some.box"
+    archive.parent.mkdir()
+    archive.write_bytes(b"disk")
+
+    box = boxes.Box("some-0", archive.parent, archive, "0" * 64)
+
+    assert (box.kernel_image, box.initrd) == (None, None)
+    assert boxes.prune(box) == ()
+    assert archive.exists()
+
+
+def test_a_box_says_nothing_of_who_packed_it(tmp_path: Path) -> None:
+    """The same files are the same archive, whenever and by whomever they were made."""
+    made = []
+    for number, when in enumerate((1, 2)):
+        place = tmp_path / str(number)
+        place.mkdir()
+        for name in ("metadata.json", "box.img"):
+            (place / name).write_bytes(name.encode())
+            (place / name).chmod(0o600 | number)
+            os.utime(place / name, (when, when))
+        box_build.pack(place / "box", place, ("metadata.json", "box.img"))
+        made.append((place / "box").read_bytes())
+
+    assert made[0] == made[1]

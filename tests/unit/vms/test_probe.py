@@ -1,5 +1,6 @@
 """A proof says what was seen, and does not hold for less than all of it."""
 
+import dataclasses
 import json
 
 import pytest
@@ -81,3 +82,24 @@ def test_a_lost_guest_is_not_a_broken_precondition() -> None:
 
     with pytest.raises(GuestLost):
         prove(Lost(make_profile(HOLDS), answer()))
+
+
+@pytest.mark.parametrize(
+    ("said", "holds"),
+    [
+        (b"active\nwatching\n", True),
+        (b"active\nwatching\n12:00:00 /proc/sys/x was written\n", False),
+        (b"active\n12:00:00 /proc/sys/x was written\n", False),
+        # It was ended, or never started.
+        (b"inactive\nwatching\n", False),
+        (b"active\n", False),
+    ],
+)
+def test_what_was_changed_in_between_is_a_fact_that_does_not_hold(said: bytes, holds: bool) -> None:
+    """Only of a profile that names what is watched."""
+    watched = dataclasses.replace(make_profile(HOLDS), watched=("/proc/sys/x",))
+
+    proof = prove(FakeGuest(watched, answer(), answer(0, b"yes\n"), answer(0, said)))
+
+    assert [piece.fact for piece in proof.evidence] == ["no-container-engine", "yes", "untouched"]
+    assert proof.in_force is holds

@@ -70,6 +70,11 @@ def test_defaults_are_few() -> None:
         ({"facts": fact(errno="EPERM", stderr="x")}, "errno"),
         ({"facts": fact() + fact()}, "a-fact"),
         ({"sandbox": {}}, "sandbox"),
+        ({"traits": ["fast"]}, "traits"),
+        ({"watched": ["proc"]}, "watched"),
+        ({"python": "python3"}, "python"),
+        ({"public": "yes"}, "public"),
+        ({"public": True}, "kernel_arguments"),
     ],
 )
 def test_what_is_not_in_the_schema_is_refused_by_name(changes: dict[str, Any], where: str) -> None:
@@ -105,3 +110,16 @@ def test_an_unknown_name_lists_the_known() -> None:
     """So the message mends itself; a name is never a path."""
     with pytest.raises(ProfileError, match="local"):
         profile.read("../profiles/local")
+
+
+def test_a_host_without_an_interpreter_says_so() -> None:
+    """An empty text would be one that was forgotten."""
+    assert profile.parse(vm(), PATH).python == "/usr/bin/python3"
+    assert profile.parse(vm(python="none"), PATH).python == ""
+
+
+def test_a_public_box_has_no_kernel_arguments() -> None:
+    """Nobody could give them to it."""
+    parsed = profile.parse(vm(public=True, kernel_arguments=None), PATH)
+
+    assert (parsed.public, parsed.kernel_arguments) == (True, ())

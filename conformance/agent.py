@@ -1,12 +1,15 @@
 """The kit's hands in the guest: one process carries out a list of jobs and says what it saw.
 
-Runs in the guest as root, with the standard library of Python 3.11 and nothing else; it is pushed there as one
+Runs in the guest as root, with the standard library of Python 3.9 and nothing else; it is pushed there as one
 file and imports nothing of the kit. JSON in, JSON out. A process costs 20 to 35 times the host's in an
 emulated guest, so a test sends all its jobs in one call. It judges nothing.
 
 A job is a JSON object; `Job` lists its members. Words of `argv`, of `env` and of scripts may hold `{bundle}`,
 `{status}`, `{id}` and `{token}`, which the agent fills in.
 """
+
+# Python 3.9 would evaluate the annotations.
+from __future__ import annotations
 
 import contextlib
 import ctypes
@@ -26,9 +29,11 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HOME = "/var/lib/locald-kit"
 WORK = f"{HOME}/work"
@@ -300,37 +305,38 @@ class Run:
 
     def do(self, step: dict[str, Any]) -> None:  # noqa: C901, PLR0912  # one line a step
         """Carry out one step."""
-        match step:
-            case {"expect": text}:
-                if not self.read_until(lambda: self.find(text)):
-                    raise StepFailed(f"{text!r} did not come")
-            case {"expect_status": text}:
-                if not self.read_until(lambda: text.encode() in self.output["status"]):
-                    raise StepFailed(f"{text!r} did not come on the status descriptor")
-            case {"signal": number, "to": "subject"}:
-                os.kill(self.pid, number)
-            case {"signal": number, "to": "user"}:
-                # As the caller himself would: with his ids, so that the kernel judges.
-                self.kill_as_user(self.pid, number)
-            case {"signal": number, "to": "payload"}:
-                os.kill(self.payload(), number)
-            case {"write": text}:
-                os.write(self.master if self.master >= 0 else self.input, text.encode())
-            case {"hang_up": True}:
-                os.close(self.input)
-                self.input = -1
-            case {"resize": size}:
-                set_size(self.master, size)
-            case {"expect_stopped": wanted}:
-                if not self.read_until(lambda: (read_state(self.pid) == "T") is wanted):
-                    raise StepFailed(f"it is {'not ' if wanted else ''}stopped")
-            case {"script": text}:
-                self.output["stderr"] += self.script(text.replace("$SUBJECT", str(self.pid))).encode()
-            case {"wait": seconds}:
-                end = time.monotonic() + seconds
-                self.read_until(lambda: time.monotonic() >= end)
-            case _:
-                raise SystemExit(f"unknown step {step}")
+        # No match statement: Debian 11 and Rocky 9 have Python 3.9.
+        (verb, value), to = next(iter(step.items())), step.get("to")
+        if verb == "expect":
+            if not self.read_until(lambda: self.find(value)):
+                raise StepFailed(f"{value!r} did not come")
+        elif verb == "expect_status":
+            if not self.read_until(lambda: value.encode() in self.output["status"]):
+                raise StepFailed(f"{value!r} did not come on the status descriptor")
+        elif verb == "signal" and to == "subject":
+            os.kill(self.pid, value)
+        elif verb == "signal" and to == "user":
+            # As the caller himself would: with his ids, so that the kernel judges.
+            self.kill_as_user(self.pid, value)
+        elif verb == "signal" and to == "payload":
+            os.kill(self.payload(), value)
+        elif verb == "write":
+            os.write(self.master if self.master >= 0 else self.input, value.encode())
+        elif verb == "hang_up":
+            os.close(self.input)
+            self.input = -1
+        elif verb == "resize":
+            set_size(self.master, value)
+        elif verb == "expect_stopped":
+            if not self.read_until(lambda: (read_state(self.pid) == "T") is value):
+                raise StepFailed(f"it is {'not ' if value else ''}stopped")
+        elif verb == "script":
+            self.output["stderr"] += self.script(value.replace("$SUBJECT", str(self.pid))).encode()
+        elif verb == "wait":
+            end = time.monotonic() + value
+            self.read_until(lambda: time.monotonic() >= end)
+        else:
+            raise SystemExit(f"unknown step {step}")
 
     def find(self, text: str) -> bool:
         """Say whether `text` came after what earlier steps saw, and go on behind it."""

@@ -7,12 +7,14 @@ import ast
 import fnmatch
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, cast
 
 CATALOGUE: Final = Path(__file__).parent / "catalogue"
+
+UNSUPPORTED: Final = "unsupported"
 
 Level = Literal["MUST", "SHOULD"]
 
@@ -36,7 +38,8 @@ class Clause:
     statement: str
     observable: str
     source: str
-    # Patterns in the manner of fnmatch, read from left to right; a leading "!" takes profiles away again.
+    # Patterns in the manner of fnmatch, read from left to right; a leading "!" takes profiles away again. A word after
+    # "@" is a trait of the profile's instead of its name.
     profiles: tuple[str, ...]
     # Names of planted faults (conformance/controls) of which each must turn this clause red.
     controls: tuple[str, ...]
@@ -49,20 +52,25 @@ class Clause:
         """Return the chapter of the clause: `BUNDLE` for `BUNDLE-012`."""
         return self.id.partition("-")[0]
 
-    def applies_to(self, profile: str) -> bool:
-        """Say whether the clause has to hold on `profile`."""
-        return _covers(self.profiles, profile)
+    def applies_to(self, profile: str, traits: Collection[str] = ()) -> bool:
+        """Say whether the clause has to hold on `profile`, which has these traits.
+
+        A host on which the product has to refuse (`UNSUPPORTED`) is none of those that "*" means.
+        """
+        return _covers(self.profiles, "" if UNSUPPORTED in traits else profile, traits)
 
     def is_about(self, runtime: str) -> bool:
         """Say whether the clause says anything of `runtime`."""
         return _covers(self.runtimes, runtime)
 
 
-def _covers(patterns: Iterable[str], name: str) -> bool:
+def _covers(patterns: Iterable[str], name: str, traits: Collection[str] = ()) -> bool:
     """Say whether `patterns` take `name` in; the last that matches decides, and a leading "!" takes it out."""
     covered = False
     for pattern in patterns:
-        if fnmatch.fnmatchcase(name, pattern.removeprefix("!")):
+        wanted = pattern.removeprefix("!")
+        by_trait = wanted.startswith("@") and wanted[1:] in traits
+        if by_trait or (name and fnmatch.fnmatchcase(name, wanted)):
             covered = not pattern.startswith("!")
     return covered
 

@@ -172,9 +172,11 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes `mode` in each that the runtime has."""
+    """Run a test that takes `mode` in each that both the runtime and the host can have."""
     if "mode" in metafunc.fixturenames:
-        metafunc.parametrize("mode", find_runtime(metafunc.config).modes)
+        possible = runtimes.find_modes(vms.read(metafunc.config.getoption("profile")).traits)
+        modes = [mode for mode in find_runtime(metafunc.config).modes if mode in possible]
+        metafunc.parametrize("mode", modes)
 
 
 def find_runtime(config: pytest.Config) -> runtimes.Runtime:
@@ -190,11 +192,13 @@ def find_runtime(config: pytest.Config) -> runtimes.Runtime:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep what applies to the profile and was asked for, in the order of the seed."""
     catalogue = clauses.read_catalogue()
-    profile, glob = config.getoption("profile"), config.getoption("clause")
+    profile, glob = vms.read(config.getoption("profile")), config.getoption("clause")
     wanted = set(clauses.select(catalogue, glob)) if glob else set(catalogue)
     runtime = config.getoption("runtime")
     wanted = {
-        name for name in wanted if catalogue[name].applies_to(profile) and catalogue[name].is_about(runtime)
+        name
+        for name in wanted
+        if catalogue[name].applies_to(profile.name, profile.traits) and catalogue[name].is_about(runtime)
     }
     keep = [item for item in items if wanted & set(clauses_of(item))]
     config.hook.pytest_deselected(items=[item for item in items if item not in keep])

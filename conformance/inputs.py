@@ -25,9 +25,6 @@ DOWNLOAD_LIMIT_S: Final = 300
 FIXTURE_LIMIT_S: Final = 1500
 ROOT: Final = Path(__file__).parent.parent
 
-# What runs in the guest: Debian 12's own interpreter, in the VM as in the profile `local`.
-GUEST_PYTHON: Final = "3.11"
-
 
 class InputError(Exception):
     """Something that a run needs could not be made; the message has the command and what it said."""
@@ -197,10 +194,10 @@ def find_pip() -> Path:
     raise InputError(f"no pip wheel in {' or '.join(map(str, places))} (Debian: python3-venv)")
 
 
-def download_wheels(wheel: Path, directory: Path) -> Path:
-    """Put `wheel` and the wheels it depends on, for the guest's Python, into a directory; return that."""
+def download_wheels(wheel: Path, directory: Path, python: str) -> Path:
+    """Put `wheel` and the wheels it depends on, for a Python such as 3.11, into a directory; return that."""
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()[:16]
-    target = directory / f"wheels-{digest}"
+    target = directory / f"wheels-{digest}-{python}"
     if (target / "done").exists():
         return target
     download(str(wheel), target, python)
@@ -223,7 +220,7 @@ def download(requirement: str, target: Path, python: str) -> None:
                 "--no-input",
                 "--disable-pip-version-check",
             ),
-            *("--only-binary", ":all:", "--python-version", GUEST_PYTHON, "--implementation", "cp"),
+            *("--only-binary", ":all:", "--python-version", python, "--implementation", "cp"),
             *("--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_17_x86_64"),
             *("--platform", "manylinux_2_28_x86_64", "--platform", "linux_x86_64"),
             *("--dest", str(target), requirement),

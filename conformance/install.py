@@ -14,7 +14,7 @@ from typing import Final
 
 import vms
 from conformance import inputs, provenance
-from conformance.subject import HOME, LOCALD, PREFIX, PYTHON, SHIM, STRANGER
+from conformance.subject import HOME, LOCALD, PREFIX, SHIM, STRANGER
 
 AGENT: Final = Path(__file__).with_name("agent.py")
 # A home for each worker, and one for tests that share a store and take turns.
@@ -67,21 +67,24 @@ def install(
         inputs.InputError: Something could not be made on the controller.
         vms.CommandFailed: A step failed in the guest.
     """
+    # Without an interpreter that is new enough for locald, what is installed of a wheel is its shim.
+    has_locald = product.wheel is not None and bool(guest.profile.python)
+    python = ask_version(guest) if has_locald else ""
     with tempfile.TemporaryDirectory(prefix="conformance-") as name:
         stage = Path(name)
-        _stage(stage, product, cache, debian=debian)
+        _stage(stage, product, cache, debian=debian, python=python)
         guest.push(stage, HOME)
     # What an earlier run, or the machine that `local` shows, has there is not what is under test.
     _root(guest, f"rm -rf {PREFIX} /etc/locald")
     _root(guest, _make_homes(users))
-    if product.wheel is not None:
+    if has_locald:
         _install_wheel(guest, users)
-    if product.shim is not None:
+    if product.shim is not None or not has_locald:
         _install_shim(guest, users)
-    return _describe(guest, has_locald=product.wheel is not None)
+    return _describe(guest, has_locald=has_locald)
 
 
-def _stage(stage: Path, product: Product, cache: Path, *, debian: bool) -> None:
+def _stage(stage: Path, product: Product, cache: Path, *, debian: bool, python: str) -> None:
     """Put into `stage` what goes into the guest; hosts that are judged at once make each kept input once."""
     with inputs.locked(cache):
         observer = inputs.compile_static(inputs.PAYLOAD / "observe.c", cache / "observe")
@@ -93,17 +96,30 @@ def _stage(stage: Path, product: Product, cache: Path, *, debian: bool) -> None:
         if debian:
             inputs.copy_debian(stage, cache)
             (stage / "registry.yml").write_text(REGISTRY_CONFIG)
-        if product.wheel is not None:
-            shutil.copytree(inputs.download_wheels(product.wheel, cache), stage / "wheels")
+        if product.wheel is not None and python:
+            shutil.copytree(inputs.download_wheels(product.wheel, cache, python), stage / "wheels")
+        elif product.wheel is not None:
+            (stage / "shim").write_bytes(provenance.read_shim(product.wheel))
         if product.shim is not None:
             shutil.copy(product.shim, stage / "shim")
 
 
+def ask_version(guest: vms.Guest) -> str:
+    """Ask the guest's interpreter, not a table: the wheels are chosen for it on the controller."""
+    command = [guest.profile.python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    return guest.succeed(command, user="root").text
+
+
 def _install_wheel(guest: vms.Guest, users: tuple[str, ...]) -> None:
-    pip = f'set -- {HOME}/wheels/pip-*.whl; {PYTHON} "$1/pip"'
+    python = guest.profile.python
+    # The guest's own pip where it has one: a controller's may be too old for the guest's Python.
+    pip = (
+        f"set -- /usr/share/python-wheels/pip-*.whl {HOME}/wheels/pip-*.whl; "
+        f'test -e "$1" || shift; {python} "$1/pip"'
+    )
     _root(
         guest,
-        f"{PYTHON} -m venv --without-pip {PREFIX}\n"
+        f"{python} -m venv --without-pip {PREFIX}\n"
         f"{pip} --quiet --python {PREFIX}/bin/python install --no-input --no-index --no-compile "
         f"--disable-pip-version-check --find-links {HOME}/wheels locald",
     )

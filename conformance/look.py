@@ -1,6 +1,6 @@
 """Runs in the guest as root: print what of the machine a run must leave as it found it, as JSON.
 
-The standard library of Python 3.11 and nothing else. It reads and changes nothing.
+The standard library of Python 3.9 and nothing else. It reads and changes nothing.
 """
 
 import contextlib

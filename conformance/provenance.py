@@ -40,7 +40,12 @@ def digest_files(root: Path = ROOT) -> str:
 
 
 def digest_shim(wheel: Path) -> str:
-    """Return the SHA-256 of the shim that `wheel` installs.
+    """Return the SHA-256 of the shim that `wheel` installs; see `read_shim`."""
+    return hashlib.sha256(read_shim(wheel)).hexdigest()
+
+
+def read_shim(wheel: Path) -> bytes:
+    """Return the shim that `wheel` installs.
 
     Raises:
         InputError: It is no wheel, or holds not exactly one shim.
@@ -50,7 +55,7 @@ def digest_shim(wheel: Path) -> str:
             shims = [name for name in archive.namelist() if name.endswith(".data/scripts/locald-shim")]
             if len(shims) != 1:
                 raise InputError(f"{wheel}: holds {len(shims)} shims")
-            return hashlib.sha256(archive.read(shims[0])).hexdigest()
+            return archive.read(shims[0])
     # A damaged archive raises what its parts raise: a bad length, a bad deflate stream, an unknown codec.
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise InputError(f"{wheel}: {error}") from error

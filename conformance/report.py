@@ -95,6 +95,8 @@ class ProfileRun:
     kit: Mapping[str, Any] = field(default_factory=dict)
     # What went wrong outside of any test, such as a wheel that does not install.
     errors: tuple[str, ...] = ()
+    # Of the profile: what clauses are chosen by besides its name.
+    traits: tuple[str, ...] = ()
     # Ids of the clauses the run was asked for; None for all that apply.
     selected: tuple[str, ...] | None = None
     timing: Mapping[str, float] = field(default_factory=dict)
@@ -121,7 +123,7 @@ def make_profile(run: ProfileRun, catalogue: Catalogue, waivers: Sequence[Waiver
     clauses = [
         _make_clause(clause, by_clause.get(clause.id, []), run, find_waiver(waivers, clause.id, run.profile))
         for clause in (catalogue[name] for name in wanted)
-        if clause.applies_to(run.profile)
+        if clause.applies_to(run.profile, run.traits)
     ]
     must = [Verdict(clause["verdict"]) for clause in clauses if clause["level"] == "MUST"]
     return {

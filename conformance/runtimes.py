@@ -5,7 +5,7 @@ Pure, but for the standard specs that it reads from the tree.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,11 @@ Change = Callable[[Config], None]
 
 MODES: tuple[Mode, ...] = ("mapped", "direct")
 SPECS: Final = Path(__file__).parent / "specs"
+
+
+def find_modes(traits: Collection[str]) -> tuple[Mode, ...]:
+    """Return the modes that a host with these traits can have; what it says of the other is HOST-001's business."""
+    return ("direct",) if "no-user-namespaces" in traits else MODES
 
 
 @dataclass(frozen=True, slots=True)

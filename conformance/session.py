@@ -155,6 +155,7 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
     controller.timing["all"] = time.monotonic() - controller.begun
     run = report.ProfileRun(
         profile=controller.profile.name,
+        traits=controller.profile.traits,
         started=controller.started,
         finished=now_text(),
         seed=controller.seed,

@@ -117,6 +117,8 @@ def check_modes(abilities: shim.Abilities) -> "Iterator[Check]":
             "Direct mode runs without.",
             "host.userns-denied": "A sysctl (kernel.unprivileged_userns_clone) or a security module denies them. "
             "Direct mode runs without.",
+            # Neither mode does: host.kernel says it too.
+            "host.kernel-old": f"Upgrade to Linux {'.'.join(map(str, MIN_KERNEL))} or newer.",
         }
         found = f"mapped mode does not work: {mapped.why}"
         yield Check("host.userns", "warn", found, mends.get(mapped.code or "", "Direct mode runs without."))

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from securesystemslib.signer import Key
 
+import vms
 from conformance.clauses import Catalogue
 from conformance.release.statement import StatementError, make_statement, open_envelope
 from conformance.report import Json, ReportError
@@ -192,7 +193,9 @@ def _judge_clauses(case: Case, entry: Json) -> Iterator[str]:
     found = {clause["id"]: clause for clause in entry["clauses"]}
     if len(found) != len(entry["clauses"]):
         yield "a clause stands there twice"
-    wanted = {clause.id for clause in case.catalogue.values() if clause.applies_to(name)}
+    # Of this tree's profiles, not of the report, which could choose by them what it is judged by.
+    traits = vms.read(name).traits if name in vms.names() else ()
+    wanted = {clause.id for clause in case.catalogue.values() if clause.applies_to(name, traits)}
     if missing := sorted(wanted - set(found)):
         yield f"{len(missing)} clauses are missing: {_shorten(missing)}"
     if unknown := sorted(set(found) - wanted):

@@ -108,6 +108,12 @@ class KernelTooOld(ModeNotAllowed):
 
     code = "host.kernel-old"
 
+    @staticmethod
+    def _hint(mode: str) -> str:
+        # The other mode rests on the same calls.
+        del mode
+        return "Boot a kernel of version 5.12 or newer; neither mode runs on this one."
+
 
 class SubordinateIdsMissing(LocaldError):
     """The image's files belong to more ids than this user has."""

@@ -106,6 +106,17 @@ def test_one_mode_is_enough_and_none_is_not() -> None:
     assert statuses["host.direct"] == "fail"
 
 
+def test_a_kernel_that_is_too_old_is_what_is_to_be_mended() -> None:
+    """In the words of `check` on Debian 11: neither mode is offered in the place of the other."""
+    old = shim.Mode(allowed=False, code="host.kernel-old", why="this kernel is older than 5.12")
+    checks = {check.id: check for check in doctor.check_modes(abilities(mapped=old, direct=old))}
+
+    assert checks["host.direct"].status == "fail"
+    assert "5.12" in checks["host.userns"].found
+    assert checks["host.userns"].mend == "Upgrade to Linux 5.12 or newer."
+    assert doctor.check_kernel("5.10.0-35-cloud-amd64").status == "fail"
+
+
 def test_few_subordinate_ids_are_a_warning() -> None:
     """With the command that grants them."""
     checks = list(doctor.check_subordinate_ids(abilities(subordinate_uids=0), "ann"))

@@ -6,6 +6,7 @@ import pytest
 
 from locald import runtime, shim
 from locald.errors.shim import (
+    KernelTooOld,
     ModeNotAllowed,
     SubordinateIdsMissing,
     UserNamespacesDenied,
@@ -63,6 +64,17 @@ def test_what_is_asked_for_is_not_exchanged() -> None:
         choose("direct", direct=LIMIT)
     with pytest.raises(UserNamespacesExhausted):
         choose("auto", mapped=LIMIT, direct=ODD)
+
+
+@pytest.mark.parametrize("asked", ["auto", "mapped", "direct"])
+def test_a_kernel_that_is_too_old_is_said_as_such(asked: str) -> None:
+    """In the words of `check` on Debian 11; the other mode is no way out, and is not named as one."""
+    old = shim.Mode(allowed=False, code="host.kernel-old", why="this kernel is older than 5.12")
+
+    with pytest.raises(KernelTooOld, match=r"older than 5\.12") as caught:
+        choose(asked, mapped=old, direct=old)
+    assert "5.12" in caught.value.hint
+    assert "--mode" not in caught.value.hint
 
 
 @pytest.mark.parametrize(

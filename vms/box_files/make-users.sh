@@ -12,6 +12,7 @@ for name; do
         sed -i "/^$name:/d" /etc/subuid /etc/subgid ;;
     asker) # sudo is allowed and asks for a password, his name. (`openssl passwd -6 -salt locald asker`: a salt of
         # chpasswd's would be random.)
+        # shellcheck disable=SC2016
         usermod --password '$6$locald$Ib60ULuANT/huU38QGiYWRt7bQQ2Ridj5ThZYaTC5g5P6Tzk5qJBcXB2GhLWbRmx6quj.HGtFSczoLV.pfK59/' "$name"
         printf '%s ALL=(ALL:ALL) PASSWD: ALL\n' "$name" > "/etc/sudoers.d/$name"
         chmod 0440 "/etc/sudoers.d/$name" ;;

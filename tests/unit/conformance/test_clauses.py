@@ -1,9 +1,11 @@
 """The catalogue: what its parser accepts, and what stops a run."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+import vms
 from conformance.clauses import (
     CATALOGUE,
     CatalogueError,
@@ -45,6 +47,31 @@ def test_a_clause_is_ours_unless_it_says_more() -> None:
 
     assert [ours.is_about(name) for name in ("locald-shim", "crun", "runc")] == [True, False, False]
     assert [wide.is_about(name) for name in ("locald-shim", "crun", "runc")] == [True, True, False]
+
+
+def test_traits_choose_as_names_do() -> None:
+    """The last match decides; a host that has to be refused is meant by its trait only."""
+
+    def applies(patterns: list[str], *traits: str) -> bool:
+        text = GOOD.replace('["*", "!*-refusal"]', json.dumps(patterns))
+        return parse_catalogue(text, family="BUNDLE")["BUNDLE-001"].applies_to("some", traits)
+
+    assert applies(["*"], "selinux")
+    assert applies(["@selinux"], "selinux")
+    assert not applies(["@selinux"], "apparmor")
+    assert not applies(["*", "!@no-user-namespaces"], "no-user-namespaces", "apparmor")
+    assert applies(["*", "!@no-user-namespaces"], "apparmor")
+    assert not applies(["*"], "unsupported")
+    assert not applies(["some"], "unsupported")
+    assert applies(["@unsupported"], "unsupported")
+
+
+def test_every_trait_that_a_clause_names_is_one_of_a_profile() -> None:
+    """A slip of the pen would be a clause that applies nowhere, or everywhere."""
+    for clause in read_catalogue().values():
+        for pattern in clause.profiles:
+            trait = pattern.removeprefix("!")
+            assert not trait.startswith("@") or trait[1:] in vms.TRAITS, clause.id
 
 
 @pytest.mark.parametrize(

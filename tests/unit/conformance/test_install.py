@@ -1,0 +1,90 @@
+"""What goes into a guest follows the guest: its Python decides the wheels, and whether there is a locald at all."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import inputs, install
+from tests.unit.conformance.samples import make_wheel
+from tests.unit.vms.fakes import FakeGuest, answer, make_profile
+
+WHEELS = "asked-for"
+
+
+class Guest(FakeGuest):
+    """Tells a version of Python, and keeps what is pushed."""
+
+    def __init__(self, python: str) -> None:
+        # Only who has an interpreter is asked for its version first.
+        first = [answer(0, b"3.13\n")] if python else []
+        super().__init__(
+            dataclasses.replace(make_profile(), python=python), *first, answer(0, b"something\n")
+        )
+        self.pushed: dict[str, bytes] = {}
+
+    def push(self, source: Path | bytes, target: str, *, user: str = "root", mode: int = 0o644) -> None:
+        """Keep the files of the stage."""
+        del target, user, mode
+        assert isinstance(source, Path)
+        self.pushed = {
+            str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()
+        }
+
+    @property
+    def scripts(self) -> str:
+        """Everything that was run."""
+        return "\n".join(str(word) for command, _, _ in self.asked for word in command)
+
+
+@pytest.fixture(autouse=True)
+def _made_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Compile and download nothing; a download leaves the version that it was for."""
+
+    def compiled(source: Path, target: Path, **_: Any) -> Path:
+        del source
+        target.write_bytes(b"program")
+        return target
+
+    def downloaded(wheel: Path, directory: Path, python: str) -> Path:
+        del wheel, directory
+        (tmp_path / WHEELS).mkdir()
+        (tmp_path / WHEELS / python).write_bytes(b"")
+        return tmp_path / WHEELS
+
+    monkeypatch.setattr(inputs, "compile_static", compiled)
+    monkeypatch.setattr(inputs, "download_wheels", downloaded)
+
+
+def put(guest: Guest, tmp_path: Path) -> Mapping[str, str]:
+    """Install a wheel."""
+    wheel = tmp_path / "locald.whl"
+    wheel.write_bytes(make_wheel())
+    return install.install(guest, install.Product(wheel, None), tmp_path, ("plain",), debian=False)
+
+
+def test_wheels_are_those_of_the_guests_python(tmp_path: Path) -> None:
+    """Its own interpreter is asked, and is the one that makes the environment."""
+    guest = Guest("/usr/bin/python3.13")
+
+    put(guest, tmp_path)
+
+    assert "wheels/3.13" in guest.pushed
+    assert "shim" not in guest.pushed
+    assert "/usr/bin/python3.13 -m venv" in guest.scripts
+
+
+def test_a_guest_without_a_python_gets_the_shim(tmp_path: Path) -> None:
+    """That of the wheel, setuid, with a policy; nothing of locald is run or asked."""
+    guest = Guest("")
+
+    put(guest, tmp_path)
+
+    assert guest.pushed["shim"] != b""
+    assert not any(name.startswith("wheels") for name in guest.pushed)
+    assert "install -o root -g root -m 4755" in guest.scripts
+    assert "allow-user = plain" in guest.scripts
+    assert "venv" not in guest.scripts
+    assert "admin" not in guest.scripts

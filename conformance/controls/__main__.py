@@ -21,6 +21,7 @@ from typing import Final
 import vms
 from conformance import clauses, inputs, install, preconditions
 from conformance.controls import WRAPPER, Account, Control, claims, make_account, read_controls
+from conformance.planted import NoReport, Planted
 from conformance.subject import HOME, PREFIX, SHIM
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -135,34 +136,14 @@ def find_mutants(cache: Path) -> Path:
 
 def judge(control: str, wanted: list[str], directory: Path, arguments: argparse.Namespace) -> dict[str, str]:
     """Run the clauses against the planted fault and return their verdicts."""
-    place = directory / control
-    command = [
-        *(sys.executable, "-m", "pytest", str(ROOT / "conformance"), "-q", "-p", "no:cacheprovider"),
-        *(f"--profile={PROFILE}", "--reuse", f"--planted={control}", "--attempts=1", f"--report-dir={place}"),
-        *(f"--wheel={arguments.wheel}", f"--clause={','.join(wanted)}"),
-        *(
-            (f"--numprocesses={arguments.jobs}", "--dist=load")
-            if len(wanted) > 1 and arguments.jobs > 1
-            else ()
-        ),
-    ]
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "pytest.log").open("wb") as log:
-        subprocess.run(  # noqa: S603  # argv of our own
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            timeout=RUN_LIMIT_S,
-            check=False,
-            cwd=ROOT,
-        )
-    report = place / "report.json"
-    if not report.exists():
-        say(f"{control}: no report; see {place}/pytest.log")
+    # One clause is not worth a second worker.
+    jobs = arguments.jobs if len(wanted) > 1 else 1
+    machine = Planted(PROFILE, control, arguments.wheel, directory / control, jobs, RUN_LIMIT_S)
+    try:
+        return machine.run(",".join(wanted))
+    except NoReport as error:
+        say(str(error))
         return {}
-    (profile,) = json.loads(report.read_text("utf-8"))["profiles"]
-    return {clause["id"]: clause["verdict"] for clause in profile["clauses"]}
 
 
 def write_account(

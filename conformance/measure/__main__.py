@@ -6,7 +6,6 @@ product: its clauses run as on a planted machine, whose report is never green an
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -21,6 +20,7 @@ from conformance import clauses, inputs, install, preconditions
 from conformance.measure import guest as measured
 from conformance.measure import lines, shim
 from conformance.measure.raw_profile import ProfileError, measure_counters
+from conformance.planted import NoReport, Planted
 
 ROOT: Final = Path(__file__).parent.parent.parent
 RUN_LIMIT_S: Final = 3 * 3600
@@ -69,7 +69,7 @@ def main() -> int:
         document = lines.make_document(sources, facts, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         (directory / "coverage.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
         write_pages(directory, list(sources))
-    except (ProfileError, inputs.InputError, vms.VmsError, coverage.CoverageException) as error:
+    except (ProfileError, NoReport, inputs.InputError, vms.VmsError, coverage.CoverageException) as error:
         say(str(error))
         return 1
     tell(document, facts, directory)
@@ -104,7 +104,8 @@ def measure_clauses(profile: str, trace: Path, arguments: argparse.Namespace) ->
     """Run the clauses on one profile's machine, write the trace of both halves; return what else is known.
 
     Raises:
-        InputError: Something could not be made, or the run left no report.
+        InputError: Something could not be made.
+        NoReport: The clauses did not get that far.
         ProfileError: The shim did not count.
         VmsError: The machine failed, or is not what its profile says.
     """
@@ -129,7 +130,9 @@ def measure_clauses(profile: str, trace: Path, arguments: argparse.Namespace) ->
             debian=any(name in install.BIG_CLAUSES for name in wanted),
         )
         measured.plant(guest, wheels)
-        verdicts = run_clauses(profile, arguments)
+        place = arguments.directory / f"clauses-{profile}"
+        machine = Planted(profile, PLANTED, arguments.wheel, place, arguments.jobs, RUN_LIMIT_S)
+        verdicts = machine.run(arguments.clause or "*")
         counted = measured.gather(guest)
     with tempfile.TemporaryDirectory() as work:
         rust = shim.read_lines(program, counted.shim, Path(work))
@@ -141,34 +144,6 @@ def measure_clauses(profile: str, trace: Path, arguments: argparse.Namespace) ->
         "pythons_began": counted.began,
         "pythons_told": told,
     }
-
-
-def run_clauses(profile: str, arguments: argparse.Namespace) -> dict[str, str]:
-    """Run the clauses on the machine that is up and return their verdicts, which say nothing about a product."""
-    place = arguments.directory / f"clauses-{profile}"
-    place.mkdir(parents=True, exist_ok=True)
-    report = place / "report.json"
-    report.unlink(missing_ok=True)
-    command = [
-        *(sys.executable, "-m", "pytest", str(ROOT / "conformance"), "-q", "-p", "no:cacheprovider"),
-        *(f"--profile={profile}", "--reuse", f"--planted={PLANTED}", "--attempts=1", f"--report-dir={place}"),
-        *(f"--wheel={arguments.wheel}", f"--numprocesses={arguments.jobs}"),
-        *((f"--clause={arguments.clause}",) if arguments.clause else ()),
-    ]
-    with (place / "pytest.log").open("wb") as log:
-        subprocess.run(  # noqa: S603  # argv of our own
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            timeout=RUN_LIMIT_S,
-            check=False,
-            cwd=ROOT,
-        )
-    if not report.exists():
-        raise inputs.InputError(f"{profile}: the clauses left no report; see {place}/pytest.log")
-    (part,) = json.loads(report.read_text("utf-8"))["profiles"]
-    return {clause["id"]: clause["verdict"] for clause in part["clauses"]}
 
 
 def require_own_wheel(wheel: Path) -> None:

@@ -1,0 +1,62 @@
+"""Run the clauses against a machine that is up and holds what is not the product: a fault, or a measured build.
+
+What comes out says nothing about a product: session.py and the gate see to that.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent
+
+
+class NoReport(Exception):
+    """The clauses did not get as far as a report; the message has where they said why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A machine with something planted, and how its clauses are run."""
+
+    profile: str
+    # The name of what was planted, which stands in the report.
+    name: str
+    wheel: Path
+    # Where report and output go.
+    place: Path
+    jobs: int
+    limit_s: float
+
+    def run(self, glob: str) -> dict[str, str]:
+        """Run the clauses that match, once each, and return the verdict of each.
+
+        Raises:
+            NoReport: There is none.
+        """
+        command = [
+            *(sys.executable, "-m", "pytest", str(ROOT / "conformance"), "-q", "-p", "no:cacheprovider"),
+            *(f"--profile={self.profile}", "--reuse", f"--planted={self.name}", "--attempts=1"),
+            *(f"--report-dir={self.place}", f"--wheel={self.wheel}", f"--clause={glob}"),
+            *((f"--numprocesses={self.jobs}", "--dist=load") if self.jobs > 1 else ()),
+        ]
+        self.place.mkdir(parents=True, exist_ok=True)
+        report, log = self.place / "report.json", self.place / "pytest.log"
+        # Of an earlier run in the same place.
+        report.unlink(missing_ok=True)
+        with log.open("wb") as stream:
+            subprocess.run(  # noqa: S603  # argv of our own
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                timeout=self.limit_s,
+                check=False,
+                cwd=ROOT,
+            )
+        if not report.exists():
+            raise NoReport(f"{self.name}: no report; see {log}")
+        (part,) = json.loads(report.read_text("utf-8"))["profiles"]
+        return {clause["id"]: clause["verdict"] for clause in part["clauses"]}

@@ -1,0 +1,63 @@
+"""A planted run: its verdicts come from its own report, never from an earlier one's, and no report is an error."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import planted
+from conformance.planted import NoReport, Planted
+
+REPORT = {
+    "profiles": [{"clauses": [{"id": "AB-001", "verdict": "FAIL"}, {"id": "AB-002", "verdict": "PASS"}]}]
+}
+
+
+def machine(place: Path, jobs: int = 2) -> Planted:
+    """Return a machine that is not there: pytest is not started."""
+    return Planted("local", "a-fault", Path("a.whl"), place, jobs, 60)
+
+
+def instead(monkeypatch: pytest.MonkeyPatch, *, leaves: Path | None) -> list[list[str]]:
+    """Let no pytest be started; one may leave a report. Return the command lines."""
+    called = []
+
+    def run(command: list[str], **_: Any) -> None:
+        called.append(command)
+        if leaves is not None:
+            leaves.write_text(json.dumps(REPORT))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return called
+
+
+def test_the_verdicts_are_the_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run once each, on the machine that is up, under the name that keeps the report from being green."""
+    called = instead(monkeypatch, leaves=tmp_path / "report.json")
+    assert machine(tmp_path).run("AB-*") == {"AB-001": "FAIL", "AB-002": "PASS"}
+    assert set(called[0]) >= {
+        "--planted=a-fault",
+        "--reuse",
+        "--attempts=1",
+        "--clause=AB-*",
+        "--numprocesses=2",
+    }
+    assert machine(tmp_path, jobs=1).run("AB-001")
+    assert not [word for word in called[1] if "numprocesses" in word]
+
+
+def test_an_earlier_report_is_not_taken_for_this_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else a pytest that does not start would look like the run before."""
+    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+    instead(monkeypatch, leaves=None)
+    with pytest.raises(NoReport, match=r"a-fault: no report; see .*pytest\.log"):
+        machine(tmp_path).run("*")
+
+
+def test_it_runs_in_this_tree() -> None:
+    """The clauses that are run are those beside the module."""
+    assert (planted.ROOT / "conformance" / "planted.py").is_file()

@@ -1,7 +1,7 @@
 """The kit's hands in the guest: one process carries out a list of jobs and says what it saw.
 
-Runs in the guest as root, with the standard library of Python 3.9 and nothing else; it is pushed there as one
-file and imports nothing of the kit. JSON in, JSON out. A process costs 20 to 35 times the host's in an
+Runs in the guest as root, with the standard library of Python 3.9, `looks` and `guard` and nothing else: these three
+are pushed there. JSON in, JSON out. A process costs 20 to 35 times the host's in an
 emulated guest, so a test sends all its jobs in one call. It judges nothing.
 
 A job is a JSON object; `Job` lists its members. Words of `argv`, of `env` and of scripts may hold `{bundle}`,
@@ -23,24 +23,26 @@ import resource
 import selectors
 import shutil
 import signal
-import stat
 import struct
 import subprocess
 import sys
 import termios
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from conformance.guard import Guard
+from conformance.looks import find_processes, kernel_log, list_tree, read_mounts, read_state
 
 HOME = "/var/lib/locald-kit"
 WORK = f"{HOME}/work"
 OBSERVER = f"{HOME}/observe"
 LIMIT_BYTES = 400_000
 SCRIPT_LIMIT_S = 150
-TRACED = "execve,execveat,open,openat,openat2,connect,kill,setresuid,capset,bind"
+TRACED = (
+    "execve,execveat,open,openat,openat2,open_tree,connect,kill,pidfd_send_signal,setresuid,capset,bind,keyctl,"
+    "pivot_root"
+)
 CLEAN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -69,6 +71,8 @@ class Job:
     blocked: list[int] = field(default_factory=list)
     ignored: list[int] = field(default_factory=list)
     no_new_privs: bool = False
+    personality: int = 0  # personality(2)
+    filter: bool = False  # a seccomp filter that allows everything, without no_new_privs: root may
     terminal: list[int] | None = None  # rows, columns
     steps: list[dict[str, Any]] = field(default_factory=list)
     trace: bool = False
@@ -98,6 +102,9 @@ class Run:
         self.pid = 0
         self.master = -1
         self.input = -1
+        # Our own hold on both ends of the terminal, and how it was.
+        self.held: list[int] = []
+        self.terminal_was: list[str] = []
         self.wait_status: int | None = None
 
     def fill(self, text: str) -> str:
@@ -134,6 +141,8 @@ class Run:
             result["timed_out"] = timed_out
             result["exit_code"] = exit_code(self.wait_status)
             result["leftover"] = self.settle()
+            if self.held:
+                result["terminal"] = {"before": self.terminal_was, "after": read_terminal(*self.held)}
             result["ended"] = round(time.time(), 3)
             result["new_mounts"] = sorted(set(self.read_mounts()) - set(mounts))
             if job.bundle is not None:
@@ -235,6 +244,7 @@ class Run:
             self.master, slave = os.openpty()
             set_size(slave, job.terminal)
             theirs |= {0: slave, 1: slave, 2: slave}
+            self.held = [os.dup(self.master), os.dup(slave)]
             ours["stdout"] = self.master
         else:
             for number, name in ((1, "stdout"), (2, "stderr")):
@@ -245,6 +255,8 @@ class Run:
         for number in theirs.values():
             # As in a shell of his: a stream that is the caller's own, so that /dev/stdout can be opened by name.
             os.fchown(number, account.pw_uid, account.pw_gid)
+        if self.held:
+            self.terminal_was = read_terminal(*self.held)
         if 0 not in theirs:
             theirs[0] = os.open(os.devnull, os.O_RDONLY)
         if any("{status}" in word for word in job.argv):
@@ -282,6 +294,7 @@ class Run:
                 signal.signal(number, signal.SIG_IGN if number in job.ignored else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, job.blocked)
         os.umask(job.umask)
+        self.change_attributes()
         account = pwd.getpwnam(job.user)
         # strace becomes the user by itself: only so does the setuid bit count for what it traces.
         if not job.trace and job.user != "root":
@@ -293,6 +306,13 @@ class Run:
         os.chdir(self.fill(job.cwd))
         env = {os.fsencode(name): os.fsencode(self.fill(value)) for name, value in job.env.items()}
         os.execve(argv[0], argv, env)  # noqa: S606  # what a job is for
+
+    def change_attributes(self) -> None:
+        """Set what survives an execve, and what only root can set without no_new_privs."""
+        if self.job.personality:
+            ctypes.CDLL(None).personality(ctypes.c_ulong(self.job.personality))
+        if self.job.filter:
+            install_filter()
 
     def walk(self) -> None:
         """Do the steps, then read until the program ends."""
@@ -452,6 +472,8 @@ class Run:
 
     def remove(self) -> None:
         """Take the bundle away again, and the trace."""
+        for number in self.held:
+            os.close(number)
         shutil.rmtree(self.bundle, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.trace_file)
@@ -494,83 +516,23 @@ def find_strace() -> str:
     return shutil.which("strace", path=CLEAN_PATH) or "/usr/bin/strace"
 
 
-def list_tree(path: str) -> Iterator[str]:
-    """Name every entry below `path` with its owner and kind, without crossing into other file systems."""
-    try:
-        device = os.lstat(path).st_dev
-    except FileNotFoundError:
-        return
-    stack = [path]
-    while stack:
-        directory = stack.pop()
-        try:
-            entries = list(os.scandir(directory))
-        except OSError:
-            continue
-        for entry in entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            yield f"{os.path.relpath(entry.path, path)} {status.st_uid}:{status.st_gid} {stat.filemode(status.st_mode)}"
-            if entry.is_dir(follow_symlinks=False) and status.st_dev == device:
-                stack.append(entry.path)
+def install_filter() -> None:
+    """Put a seccomp filter of one instruction in force, which allows everything: seccomp(2), BPF_RET."""
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+    allow = struct.pack("HBBI", 0x06, 0, 0, 0x7FFF_0000)
+    program = Program(1, allow)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(22, ctypes.c_ulong(2), ctypes.byref(program), 0, 0) != 0:  # PR_SET_SECCOMP, MODE_FILTER
+        raise OSError(ctypes.get_errno(), "PR_SET_SECCOMP")
 
 
-def read_mounts() -> list[str]:
-    """Return this mount namespace's mounts, without their numbers."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as stream:
-        return [" ".join(line.split()[3:]) for line in stream]
-
-
-def read_state(pid: int) -> str:
-    """Return the state of a process, as a letter of proc(5)."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
-        return stream.read().rpartition(")")[2].split()[0]
-
-
-def find_processes(token: str) -> dict[int, str]:
-    """Return the living processes that carry `token` in their arguments or environment."""
-    needle, found = token.encode(), {}
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{name}/cmdline", "rb") as stream:
-                words = stream.read()
-            with open(f"/proc/{name}/environ", "rb") as stream:
-                environ = stream.read()
-            with open(f"/proc/{name}/stat", "rb") as stream:
-                state = stream.read().rpartition(b")")[2].split()[0]
-            if (needle in words or needle in environ) and state not in b"ZX":
-                found[int(name)] = words.replace(b"\0", b" ").decode(errors="replace").strip()
-    return found
-
-
-@contextlib.contextmanager
-def kernel_log() -> Iterator[list[str]]:
-    """Collect the kernel's log lines of the time between, audit lines included."""
-    lines: list[str] = []
-    try:
-        number = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        yield lines
-        return
-    try:
-        os.lseek(number, 0, os.SEEK_END)
-        yield lines
-        while len(lines) < 200:
-            try:
-                record = os.read(number, 8192)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno == errno.EPIPE:  # overwritten before it was read
-                    continue
-                break
-            lines.append(record.decode(errors="replace").partition(";")[2].partition("\n")[0])
-    finally:
-        os.close(number)
+def read_terminal(master: int, slave: int) -> list[str]:
+    """Return a terminal's modes, its owner and its file's mode; the near end tells also after the far one hung up."""
+    status = os.fstat(slave)
+    return [str(termios.tcgetattr(master)), f"{status.st_uid}:{status.st_gid}", oct(status.st_mode)]
 
 
 def set_size(number: int, size: list[int]) -> None:
@@ -592,8 +554,11 @@ def main() -> None:
         # A session without a terminal, whatever the way in here was.
         os.setsid()
     os.makedirs(WORK, mode=0o755, exist_ok=True)
+    tokens = [job["token"] for job in request["jobs"]]
+    guard = Guard(tokens, work=WORK) if request.get("guard") else None
     results = [Run(Job(**job), request["factor"]).carry_out() for job in request["jobs"]]
-    json.dump({"results": results}, sys.stdout)
+    told = guard.end() if guard else None
+    json.dump({"results": results, "guard": told}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ from _pytest.runner import runtestprotocol
 
 import vms
 from conformance import again, clauses, controls, progress, report, runtimes, waivers
+from conformance.hostile import Hostile
 from conformance.rendering import summary
 from conformance.session import REPORTS, TROUBLE, Controller, conclude, now_text, prepare
 from conformance.subject import PEER, SHIM, Subject
 from conformance.verdicts import Outcome
+from vms import home
 
 HERE: Final = Path(__file__).parent
 # An emulated CPU starts a process 20 to 35 times slower than the controller; waits are sized for the host.
@@ -33,6 +35,8 @@ MESSAGE_CHARS: Final = 4000
 
 CONTROLLER: Final = pytest.StashKey[Controller]()
 SUBJECT: Final = pytest.StashKey[Subject]()
+# How long a test waited for its turn: that is no time of its own.
+WAITED_S: Final = pytest.StashKey[float]()
 _CONTROLLERS: Final[list[Controller]] = []
 _TALLIES: Final[list[progress.Tally]] = []
 LIVE: Final = pytest.StashKey[progress.Live]()
@@ -235,7 +239,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         attempts.append(
             {
                 "outcome": str(outcome),
-                "duration_s": time.monotonic() - start,
+                "duration_s": time.monotonic() - start - item.stash.get(WAITED_S, 0.0),
                 "message": message,
                 "evidence": list(subject.evidence) if subject else [],
             }
@@ -384,14 +388,16 @@ def _in_turn(request: pytest.FixtureRequest) -> Iterator[None]:
     Locks between processes, and not xdist's groups: those choose a worker, and say nothing about the other workers.
     """
     names = [mark.args[0] if mark.args else "" for mark in request.node.iter_markers("alone")]
+    start = time.monotonic()
     with contextlib.ExitStack() as held:
         # Every test shares the guest; one that changes it for all has it to itself.
         for name in dict.fromkeys(["", *names]):
-            place = Path(
-                tempfile.gettempdir(), f"conformance-{request.config.getoption('profile')}-{name}.lock"
-            )
+            # By the home too: somebody else's run on this machine has a guest of its own.
+            machine = f"{home.tag()}-{request.config.getoption('profile')}"
+            place = Path(tempfile.gettempdir(), f"conformance-{machine}-{name}.lock")
             lock = held.enter_context(place.open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX if name in names else fcntl.LOCK_SH)
+        request.node.stash[WAITED_S] = time.monotonic() - start
         yield
 
 
@@ -400,3 +406,16 @@ def subject(product: Subject) -> Subject:
     """Return the installed product with nothing recorded yet."""
     product.evidence.clear()
     return product
+
+
+@pytest.fixture(scope="session")
+def attacks(product: Subject) -> Hostile:
+    """Return what clauses about attacks share for as long as the worker lives."""
+    return Hostile(product, runtimes.find_modes(product.guest.profile.traits))
+
+
+@pytest.fixture
+def hostile(attacks: Hostile, subject: Subject) -> Hostile:
+    """Return the installed product, to be attacked, with nothing recorded yet."""
+    assert attacks.subject is subject
+    return attacks

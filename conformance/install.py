@@ -16,7 +16,8 @@ import vms
 from conformance import inputs, provenance
 from conformance.subject import HOME, LOCALD, PREFIX, SHIM, STRANGER
 
-AGENT: Final = Path(__file__).with_name("agent.py")
+# What runs in the guest. A directory, so that Python keeps what it compiled: half a second a call when emulated.
+AGENT: Final = ("__init__.py", "agent.py", "guard.py", "look.py", "looks.py")
 # A home for each worker, and one for tests that share a store and take turns.
 SHARED: Final = "shared"
 WORKERS: Final = ("main", SHARED, *(f"gw{number}" for number in range(8)))
@@ -90,7 +91,7 @@ def _stage(stage: Path, product: Product, cache: Path, *, debian: bool, python: 
         observer = inputs.compile_static(inputs.PAYLOAD / "observe.c", cache / "observe")
         shutil.copy(observer, stage / "observe")
         (stage / "observe").chmod(0o755)
-        shutil.copy(AGENT, stage / "agent.py")
+        stage_agent(stage / "agent")
         inputs.make_images(stage / "images", observer.read_bytes())
         shutil.copy(inputs.compile_static(inputs.PAYLOAD / "oldshim.c", cache / "oldshim"), stage / "oldshim")
         if debian:
@@ -108,6 +109,15 @@ def ask_version(guest: vms.Guest) -> str:
     """Ask the guest's interpreter, not a table: the wheels are chosen for it on the controller."""
     command = [guest.profile.python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     return guest.succeed(command, user="root").text
+
+
+def stage_agent(directory: Path) -> None:
+    """Put what runs in the guest into a directory that Python executes by its name."""
+    package = directory / "conformance"
+    package.mkdir(parents=True)
+    for name in AGENT:
+        shutil.copy(Path(__file__).with_name(name), package / name)
+    (directory / "__main__.py").write_text("from conformance.agent import main\n\nmain()\n")
 
 
 def _install_wheel(guest: vms.Guest, users: tuple[str, ...]) -> None:

@@ -255,26 +255,33 @@ class Subject:
         home = f"{HOME}/homes/{user}-{self.worker}"
         return {"HOME": home, "USER": user, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
-    def call(self, *jobs: Job) -> list[Result]:
+    def call(self, *jobs: Job, guard: bool = False) -> list[Result]:
         """Carry the jobs out in one guest process, in their order, and return what each showed.
+
+        Args:
+            jobs: What to do.
+            guard: Plant canaries and compare the machine before and after; the last job's evidence tells.
 
         Raises:
             KitError: The agent could not do its part.
         """
         numbered = [{"token": self.make_token(), **job} for job in jobs]
-        request = {"factor": self.factor, "jobs": numbered}
+        request = {"factor": self.factor, "jobs": numbered, "guard": guard}
         limit_s = (CALL_LIMIT_S + sum(job.get("limit_s", 20.0) for job in jobs)) * max(1.0, self.factor / 2)
         output = self.guest.run(
-            [PYTHON, "-I", f"{HOME}/agent.py"],
+            [PYTHON, "-I", f"{HOME}/agent"],
             user="root",
             stdin=json.dumps(request).encode(),
             deadline=vms.Deadline.after(limit_s),
         )
         if output.exit_code != 0:
             raise KitError(f"the agent failed:\n{output.describe()}")
-        results = [Result(data) for data in json.loads(output.stdout)["results"]]
+        answer = json.loads(output.stdout)
+        results = [Result(data) for data in answer["results"]]
         for result in results:
             self.record(result)
+        if guard:
+            self.evidence[-1]["guard"] = answer["guard"]
         return results
 
     def run(self, *args: str, mode: Mode, **more: Any) -> Result:

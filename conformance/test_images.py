@@ -11,9 +11,10 @@ from conformance.subject import HOME, Job, Subject
 
 IMAGES: Final = f"{HOME}/images"
 PORT: Final = 8080
-# Started for one job and ended with it: the registry is Debian's, its storage was filled by skopeo.
+# Started for one job and ended with a later one, so without the job's name: by it the agent knows what a job left.
+# The registry is Debian's, its storage was filled by skopeo.
 REGISTRY: Final = (
-    f"setsid docker-registry serve {HOME}/registry.yml </dev/null >{HOME}/registry.log 2>&1 &\n"
+    f"env -i PATH=$PATH setsid docker-registry serve {HOME}/registry.yml </dev/null >{HOME}/registry.log 2>&1 &\n"
     f"echo $! > {HOME}/registry.pid\n"
     f"for i in $(seq 200); do curl -fs http://127.0.0.1:{REGISTRY_PORT}/v2/ >/dev/null && exit 0; "
     "sleep 0.1; done; exit 1"

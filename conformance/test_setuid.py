@@ -4,6 +4,8 @@ from typing import Final
 
 import pytest
 
+from conformance.hostile import USERS, Hostile
+from conformance.observation import Facts
 from conformance.runtimes import Mode
 from conformance.subject import HOME, LOCALD, PREFIX, SHIM, STRANGER, Subject
 
@@ -334,3 +336,30 @@ def test_selinux_user_u_is_refused_cleanly(subject: Subject, mode: Mode) -> None
     assert "Traceback" not in output.error_text, output.describe()
     assert "panicked" not in output.error_text
     assert [line for line in left.stdout.splitlines() if "observe" in line or "locald" in line] == []
+
+
+# A container's own root is its caller's to write to, the host's is not.
+OWN_ROOT: Final = {"make-root", "make-shm"}
+# What the eleven capabilities allow, over ids and files of the container's own user namespace.
+MAPPED_ALONE: Final = {"chroot", "setuid-0", "setuid-1", "setgroups"}
+
+
+@pytest.mark.clause("PRIV-011")
+def test_nothing_works_inside_that_does_not_outside(hostile: Hostile) -> None:
+    """Each system call that succeeds in a container that asked for everything succeeds for its caller without one."""
+    subject = hostile.subject
+    own = hostile.call(
+        *(
+            {"argv": [f"{HOME}/observe", "facts"], "user": user, "env": subject.host_env(user)}
+            for user in USERS
+        )
+    )
+    outside = {user: find_allowed(result.facts) for user, result in zip(USERS, own, strict=True)}
+    for corner, facts in hostile.greedy().items():
+        granted = OWN_ROOT | (MAPPED_ALONE if corner.mode == "mapped" else set())
+        assert find_allowed(facts) - granted <= outside[corner.user], (corner, outside)
+
+
+def find_allowed(facts: Facts) -> set[str]:
+    """Return what the observer tried and was allowed."""
+    return {name for name, errno in facts.attempts.items() if errno == 0}

@@ -14,6 +14,7 @@ import click
 from locald import errors
 from locald.cli.app import group
 from locald.errors import LocaldError
+from tests.clause_page import clause_page
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "manual" / "reference"
@@ -80,6 +81,7 @@ def find_errors() -> Iterator[type[LocaldError]]:
 PAGES: dict[Path, Callable[[], str]] = {
     REFERENCE / "locald.md": command_page,
     REFERENCE / "errors.md": error_page,
+    REFERENCE / "clauses.md": clause_page,
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from conformance.clauses import Catalogue, CatalogueError
+from conformance.clauses import Catalogue, CatalogueError, matches
 
 DECLARED: Final = Path(__file__).with_name("controls.toml")
 WRAPPER: Final = Path(__file__).with_name("wrapper.c")
@@ -29,6 +29,8 @@ class Control:
     rules: str = ""
     script: str = ""
     package: str = ""
+    # Globs of clauses that the fault breaks beside those that claim it: each is told otherwise.
+    also: tuple[str, ...] = ()
 
 
 def parse_controls(text: str) -> dict[str, Control]:
@@ -43,11 +45,15 @@ def parse_controls(text: str) -> dict[str, Control]:
         raise CatalogueError(f"controls: {error}") from error
     controls = {}
     for name, entry in document.items():
-        if not isinstance(entry, dict) or set(entry) - {"says", "dynamic", *_KINDS} or not entry.get("says"):
+        if (
+            not isinstance(entry, dict)
+            or set(entry) - {"says", "dynamic", "also", *_KINDS}
+            or not entry.get("says")
+        ):
             raise CatalogueError(f"controls: {name}: unknown or missing keys")
         if sum(key in entry for key in _KINDS) != 1:
             raise CatalogueError(f"controls: {name}: needs exactly one of {', '.join(_KINDS)}")
-        controls[name] = Control(name=name, **entry)
+        controls[name] = Control(name=name, **entry | {"also": tuple(entry.get("also", ()))})
     return controls
 
 
@@ -71,13 +77,15 @@ class Account:
 
     # (control, clause) that had to be red and was not.
     missed: tuple[tuple[str, str], ...]
+    # (control, clause) that was red although the clause does not claim it and the control does not own up to it.
+    beyond: tuple[tuple[str, str], ...]
     # Clauses that no control turned red: they may be true, but nothing shows that they can be false.
     unproven: tuple[str, ...]
     caught: Mapping[str, int]
 
 
 def make_account(
-    catalogue: Catalogue, profile: str, verdicts: Mapping[str, Mapping[str, str]], controls: Iterable[str]
+    catalogue: Catalogue, profile: str, verdicts: Mapping[str, Mapping[str, str]], controls: Iterable[Control]
 ) -> Account:
     """Return the account of a run of controls.
 
@@ -85,15 +93,19 @@ def make_account(
         catalogue: Every clause.
         profile: Where the controls were planted.
         verdicts: For each control that ran, the verdict of each clause it was judged by.
-        controls: The names of the controls that were to run.
+        controls: Those that were to run.
     """
     red: set[str] = set()
-    missed, caught = [], {}
+    missed, beyond, caught = [], [], {}
     for control in controls:
-        found = {clause for clause, verdict in verdicts.get(control, {}).items() if verdict == "FAIL"}
+        name = control.name
+        found = {clause for clause, verdict in verdicts.get(name, {}).items() if verdict == "FAIL"}
         red |= found
-        claimed = claims(catalogue, control, profile)
-        missed += [(control, clause) for clause in claimed if clause not in found]
-        caught[control] = len(found)
+        claimed = claims(catalogue, name, profile)
+        missed += [(name, clause) for clause in claimed if clause not in found]
+        accepted = ",".join(control.also)
+        beyond += [(name, clause) for clause in sorted(found - set(claimed)) if not matches(clause, accepted)]
+        caught[name] = len(found)
     applicable = [clause.id for clause in catalogue.values() if clause.applies_to(profile)]
-    return Account(tuple(missed), tuple(clause for clause in applicable if clause not in red), caught)
+    unproven = tuple(clause for clause in applicable if clause not in red)
+    return Account(tuple(missed), tuple(beyond), unproven, caught)

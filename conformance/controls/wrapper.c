@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,6 +70,14 @@ int main(int argc, char **argv)
     if (fd >= 0)
         close(fd);
     return code;
+#elif defined FAULT_CANARY
+    glob_t found;
+    if (glob("/etc/.locald-canary.*", 0, NULL, &found) == 0)
+        for (size_t i = 0; i < found.gl_pathc; i++) {
+            int fd = open(found.gl_pathv[i], O_WRONLY | O_APPEND | O_CLOEXEC);
+            (void)!write(fd, "x", 1);
+            close(fd);
+        }
 #elif defined FAULT_PROCESS
     if (value_of(argc, argv, "--id") && fork() == 0) {
         setsid();

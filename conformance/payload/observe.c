@@ -3,6 +3,8 @@
  * Static and without any dependency, so that it is the whole of a root filesystem. It judges nothing.
  *
  *   observe facts             everything below, then exit 0
+ *   observe glance            the same without attempts and masked paths, which cost an emulated CPU a second
+ *   observe unnamed PROGRAM   become PROGRAM with no argument at all, not even a name
  *   observe exit N            exit with N
  *   observe signals N         say "ready", report N signals as they come, exit 0
  *   observe wait              say "ready" and wait to be killed, default dispositions
@@ -31,6 +33,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -211,9 +214,33 @@ static void masked(void)
     }
 }
 
-static void facts(int argc, char **argv)
+/* The programs and descriptors of every process that can be seen: a way back to the shim would show here. */
+static void list_links(void)
+{
+    struct dirent *entry;
+    DIR *dir = opendir("/proc");
+    section("links");
+    while (dir && (entry = readdir(dir))) {
+        char path[300];
+        if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
+            continue;
+        snprintf(path, sizeof path, "/proc/%s/exe", entry->d_name);
+        link_of(path, path);
+        for (int fd = 0; fd < 64; fd++) {
+            struct stat st;
+            snprintf(path, sizeof path, "/proc/%s/fd/%d", entry->d_name, fd);
+            if (lstat(path, &st) == 0)
+                link_of(path, path);
+        }
+    }
+    if (dir)
+        closedir(dir);
+}
+
+static void facts(int argc, char **argv, int whole)
 {
     char cwd[4096];
+    struct utsname system;
     int signal_at_end = 0;
     mode_t mask = umask(022);
     sigset_t pending;
@@ -230,6 +257,7 @@ static void facts(int argc, char **argv)
     printf("pid %d\nppid %d\npgid %d\nsid %d\numask %o\n", getpid(), getppid(), getpgid(0), getsid(0), mask);
     printf("uid %u\neuid %u\ngid %u\negid %u\n", getuid(), geteuid(), getgid(), getegid());
     printf("cwd %s\n", getcwd(cwd, sizeof cwd) ? cwd : "?");
+    printf("release %s\n", uname(&system) == 0 ? system.release : "?");
     printf("no_new_privs %d\n", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
     prctl(PR_GET_PDEATHSIG, &signal_at_end);
     printf("pdeathsig %d\ndumpable %d\n", signal_at_end, prctl(PR_GET_DUMPABLE, 0, 0, 0, 0));
@@ -260,8 +288,11 @@ static void facts(int argc, char **argv)
     list_dir("dev", "/dev");
     list_dir("root", "/");
     list_dir("proc-self-fd", "/proc/1/fd");
-    masked();
-    attempts();
+    list_links();
+    if (whole) {
+        masked();
+        attempts();
+    }
     section("end");
 }
 
@@ -380,8 +411,17 @@ int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "facts";
     if (!strcmp(verb, "facts")) {
-        facts(argc, argv);
+        facts(argc, argv, 1);
         return 0;
+    }
+    if (!strcmp(verb, "glance")) {
+        facts(argc, argv, 0);
+        return 0;
+    }
+    if (!strcmp(verb, "unnamed") && argc > 2) {
+        char *none[] = {NULL};
+        execve(argv[2], none, environ);
+        return 98;
     }
     if (!strcmp(verb, "exit") && argc > 2)
         return atoi(argv[2]);

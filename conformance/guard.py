@@ -1,0 +1,169 @@
+"""Runs in the guest as root: canaries of root's, and what of the machine a call may not change, before and after it.
+
+A canary is a file that only root may touch, in a directory that a shim gone astray would write to. The standard
+library of Python 3.9, `look` for the names of settings, and nothing else. It judges nothing: it says what differs.
+"""
+
+# Python 3.9 would evaluate the annotations.
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from conformance.look import SYSCTLS, read
+from conformance.looks import read_mounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLACES = ("/", "/etc", "/root", "/dev", "/run")
+CANARY = ".locald-canary"
+# Names with owner, mode and device number; what lies deeper is the machine's own business.
+LISTED = ("/", "/dev", "/dev/mqueue", "/etc", "/home", "/root", "/run")
+# Whoever uses a terminal changes these; the others are made by a first call of the shim.
+RESTLESS = ("/dev/tty", "/dev/ptmx", "/dev/console", "/run/locald-shim", "/etc/mtab")
+CGROUPS = "/sys/fs/cgroup"
+STATE = "/run/locald-shim"
+ENDING_LIMIT_S = 3.0
+PR_SET_CHILD_SUBREAPER = 36
+FIRST_UID = 1000
+
+State = dict[str, str]
+
+
+class Guard:
+    """The machine before a call, with canaries in it."""
+
+    def __init__(self, tokens: list[str], *, work: str) -> None:
+        """Plant the canaries and look.
+
+        Args:
+            tokens: The names of the call's jobs: what carries another's is a neighbour's.
+            work: Where neighbours make and mount what is theirs.
+        """
+        self._tokens = tokens
+        self._work = work
+        adopt_orphans()
+        self._canaries = plant_canaries()
+        self._before = self._look()
+
+    def end(self) -> dict[str, Any]:
+        """Take the canaries in again and return what differs, in words, with how much was compared."""
+        end = time.monotonic() + ENDING_LIMIT_S
+        # What was just killed may take a moment.
+        while find_children() and time.monotonic() < end:
+            time.sleep(0.02)
+        after = self._look() | {f"process {pid}": words for pid, words in find_children().items()}
+        for path in self._canaries:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        changes = [
+            f"{name}: {self._before.get(name, 'absent')} -> {after.get(name, 'absent')}"
+            for name in sorted(self._before.keys() | after.keys())
+            if self._before.get(name) != after.get(name)
+        ]
+        return {"canaries": self._canaries, "compared": len(self._before), "changes": changes}
+
+    def _look(self) -> State:
+        found = {f"sysctl {name}": read(f"/proc/sys/{name}") for name in SYSCTLS}
+        for line in self._own_mounts():
+            found[f"mount {line}"] = f"{int(found.get(f'mount {line}', '0')) + 1}"
+        for directory in LISTED:
+            found |= read_directory(directory)
+        for path in self._canaries:
+            found[f"canary {path}"] = read_canary(path)
+        for path in find_traces():
+            if any(token in path for token in self._tokens):
+                found[f"trace {path}"] = "there"
+        return found
+
+    def _own_mounts(self) -> Iterator[str]:
+        for line in read_mounts():
+            if not line.split()[1].startswith(f"{self._work}/"):
+                yield line
+
+
+def adopt_orphans() -> None:
+    """Let whatever a job leaves become a child of this process, whichever name or environment it gave itself."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def plant_canaries() -> list[str]:
+    """Put a file of root's into each place and into the home of each ordinary user; return their paths."""
+    homes = {user.pw_dir for user in pwd.getpwall() if user.pw_uid >= FIRST_UID}
+    name = f"{CANARY}.{secrets.token_hex(4)}"
+    planted = []
+    for directory in (*PLACES, *sorted(homes)):
+        with contextlib.suppress(OSError):
+            number = os.open(
+                f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600
+            )
+            with open(number, "w", encoding="ascii") as stream:
+                stream.write(secrets.token_hex())
+            planted.append(f"{directory}/{name}")
+    return planted
+
+
+def read_canary(path: str) -> str:
+    """Return everything about a canary but when it was read."""
+    try:
+        status = os.lstat(path)
+        content = read(path)
+    except OSError as error:
+        return f"({error.strerror})"
+    fields = (
+        status.st_mode,
+        status.st_uid,
+        status.st_gid,
+        status.st_nlink,
+        status.st_ino,
+        status.st_ctime_ns,
+    )
+    return f"{fields} {content}"
+
+
+def read_directory(directory: str) -> State:
+    """Return owner, mode and device number of what lies in `directory`."""
+    found: State = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            # A neighbour's guard has canaries of its own.
+            if entry.path in RESTLESS or entry.name.startswith(CANARY):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                found[f"file {entry.path}"] = (
+                    f"{status.st_uid}:{status.st_gid} {status.st_mode:o} {status.st_rdev}"
+                )
+    return found
+
+
+def find_traces() -> Iterator[str]:
+    """Return cgroups and entries of the shim's state directory: a container's own must be gone with it."""
+    for directory, names, _ in os.walk(CGROUPS):
+        yield from (f"{directory}/{name}" for name in names)
+    for directory, names, files in os.walk(STATE):
+        yield from (f"{directory}/{name}" for name in (*names, *files))
+
+
+def find_children() -> dict[int, str]:
+    """Collect what has ended of this process's children; return the others with their names."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    own, found = os.getpid(), {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with (
+                contextlib.suppress(OSError),
+                open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as stream,
+            ):
+                words = stream.read()
+                if int(words.rpartition(")")[2].split()[1]) == own:
+                    found[int(name)] = words.partition("(")[2].rpartition(")")[0]
+    return found

@@ -1,0 +1,95 @@
+"""Runs in the guest as root: look at files, mounts, processes and the kernel's log. Changes nothing.
+
+The standard library of Python 3.9 and nothing else.
+"""
+
+# Python 3.9 would evaluate the annotations.
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def list_tree(path: str) -> Iterator[str]:
+    """Name every entry below `path` with its owner and kind, without crossing into other file systems."""
+    try:
+        device = os.lstat(path).st_dev
+    except FileNotFoundError:
+        return
+    stack = [path]
+    while stack:
+        directory = stack.pop()
+        try:
+            entries = list(os.scandir(directory))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            yield f"{os.path.relpath(entry.path, path)} {status.st_uid}:{status.st_gid} {stat.filemode(status.st_mode)}"
+            if entry.is_dir(follow_symlinks=False) and status.st_dev == device:
+                stack.append(entry.path)
+
+
+def read_mounts() -> list[str]:
+    """Return this mount namespace's mounts, without their numbers."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as stream:
+        return [" ".join(line.split()[3:]) for line in stream]
+
+
+def read_state(pid: int) -> str:
+    """Return the state of a process, as a letter of proc(5)."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+        return stream.read().rpartition(")")[2].split()[0]
+
+
+def find_processes(token: str) -> dict[int, str]:
+    """Return the living processes that carry `token` in their arguments or environment."""
+    needle, found = token.encode(), {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/cmdline", "rb") as stream:
+                words = stream.read()
+            with open(f"/proc/{name}/environ", "rb") as stream:
+                environ = stream.read()
+            with open(f"/proc/{name}/stat", "rb") as stream:
+                state = stream.read().rpartition(b")")[2].split()[0]
+            if (needle in words or needle in environ) and state not in b"ZX":
+                found[int(name)] = words.replace(b"\0", b" ").decode(errors="replace").strip()
+    return found
+
+
+@contextlib.contextmanager
+def kernel_log() -> Iterator[list[str]]:
+    """Collect the kernel's log lines of the time between, audit lines included."""
+    lines: list[str] = []
+    try:
+        number = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        yield lines
+        return
+    try:
+        os.lseek(number, 0, os.SEEK_END)
+        yield lines
+        while len(lines) < 200:
+            try:
+                record = os.read(number, 8192)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno == errno.EPIPE:  # overwritten before it was read
+                    continue
+                break
+            lines.append(record.decode(errors="replace").partition(";")[2].partition("\n")[0])
+    finally:
+        os.close(number)

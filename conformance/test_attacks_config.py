@@ -1,0 +1,373 @@
+"""ATK 18 to 39 and 53: what a runtime config may not ask for, and what it gets whatever it asks."""
+
+from typing import Any, Final
+
+import pytest
+
+from conformance.hostile import USERS, Corner, Hostile, mounting, setting, without_namespace
+from conformance.runtimes import Change
+from conformance.subject import Job
+
+EPERM: Final = 1
+# CHOWN, DAC_OVERRIDE, KILL, SETGID and SETUID: what was asked for and is allowed.
+MAPPED_CAPABILITIES: Final = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7
+NODES: Final = {"null", "zero", "full", "random", "urandom", "tty"}
+
+
+@pytest.mark.clause("ATK-018")
+def test_hooks(hostile: Hostile) -> None:
+    """A hook is a program that root would run: refused, whichever it is; no hooks at all are fine."""
+    names = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+    hostile.refused(
+        "config.hooks", *(setting("hooks", value={name: [{"path": "/bin/true"}]}) for name in names)
+    )
+    hostile.twins()
+
+
+@pytest.mark.clause("ATK-019")
+def test_devices(hostile: Hostile) -> None:
+    """No device node and no right to one is given; the six fixed ones are there."""
+    node = {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}
+    allow = {"devices": [{"allow": True, "access": "rwm"}]}
+    hostile.refused(
+        "config.devices",
+        setting("linux", "devices", value=[node]),
+        setting("linux", "resources", value=allow),
+    )
+    for facts in hostile.twins().values():
+        kinds = {line.split()[0]: int(line.split()[1], 8) for line in facts.lines("dev")}
+        assert {name for name, mode in kinds.items() if mode & 0o170000 == 0o020000} == NODES, kinds
+        assert not [name for name, mode in kinds.items() if mode & 0o170000 == 0o060000]
+
+
+@pytest.mark.clause("ATK-020")
+def test_file_system_types(hostile: Hostile) -> None:
+    """Block devices, overlays, FUSE, cgroups, and proc or sysfs at a place of the caller's: refused; a tmpfs is not."""
+    kinds = (
+        "ext4",
+        "overlay",
+        "fuse",
+        "cgroup",
+        "cgroup2",
+        "debugfs",
+        "proc",
+        "sysfs",
+        "devpts",
+        "mqueue",
+        "nfs",
+    )
+    hostile.refused("mount.type", *(mounting("/srv", kind, kind) for kind in kinds))
+    for facts in hostile.twins().values():
+        assert facts.mount_at("/srv").kind == "tmpfs"
+
+
+@pytest.mark.clause("ATK-021")
+def test_bind_sources(hostile: Hostile) -> None:
+    """What the caller cannot reach cannot be bound; what is his can."""
+    hide = 'mkdir -p "$BUNDLE/private/inside"; chmod 700 "$BUNDLE/private"'
+    sources = ("{bundle}/private/inside", "/root/.ssh", "/etc/shadow/x")
+    hostile.refused(
+        "mount.source", *(mounting("/srv", "bind", source, "rbind") for source in sources), before=hide
+    )
+    for facts in hostile.twins().values():
+        assert facts.mount_at("/tmp").kind != "tmpfs"  # noqa: S108  # in the container
+
+
+@pytest.mark.clause("ATK-022")
+def test_hidden_under_a_mount(hostile: Hostile) -> None:
+    """A bind that is not asked to be recursive takes the mounts below its source along all the same."""
+
+    def job(corner: Corner, before: str, after: str) -> Job:
+        change = mounting("/srv", "bind", "{bundle}/shared", "bind")
+        words = ("/observe", "stat", "/srv/over/hidden")
+        return hostile.job(
+            corner, *words, change=change, files={"shared/over/hidden": {}}, before=before, after=after
+        )
+
+    cover, uncover = 'mount -t tmpfs none "$BUNDLE/shared/over"', 'umount "$BUNDLE/shared/over"'
+    for result in hostile.call(*(job(corner, cover, uncover) for corner in hostile.corners())):
+        assert result.stdout.split() == ["/srv/over/hidden", "errno", "2"], result
+    for result in hostile.call(*(job(corner, "", "") for corner in hostile.corners())):
+        assert "errno" not in result.stdout, result
+        assert result.exit_code == 0, result
+
+
+@pytest.mark.clause("ATK-023")
+def test_mount_destinations(hostile: Hostile) -> None:
+    """Nothing goes over the root, /proc, /sys or /dev, up by dots, or through a link."""
+    places = ("/", "/proc/x", "/sys/kernel", "/dev/null", "/srv/../etc", "/..")
+    hostile.refused("mount.destination", *(mounting(place, "tmpfs", "t") for place in places))
+    hostile.refused(
+        "mount.target",
+        mounting("/link/x", "bind", "{bundle}/own", "rbind"),
+        files={"own/mark": {}, "rootfs/srv/x/mark": {}},
+        before='ln -s srv "$BUNDLE/rootfs/link"',
+    )
+    hostile.twins()
+
+
+@pytest.mark.clause("ATK-024")
+def test_the_hosts_proc(hostile: Hostile) -> None:
+    """No proc without a new pid namespace, and no bind of the host's proc, sysfs or cgroups."""
+    hostile.refused("namespace.missing", without_namespace("pid"))
+    hostile.refused(
+        "mount.source", *(mounting("/srv", "bind", path, "rbind") for path in ("/proc", "/sys/kernel"))
+    )
+    for facts in hostile.twins().values():
+        assert facts.process["pid"] == "1"
+        assert facts.mount_at("/proc").root == "/"
+
+
+@pytest.mark.clause("ATK-025")
+def test_mount_options(hostile: Hostile) -> None:
+    """A tmpfs without an end and an option that gives something or is not known are refused."""
+    hostile.refused(
+        "mount.size", *(mounting("/srv", "tmpfs", "t", size) for size in ("size=0", "size=1000g"))
+    )
+    options = ("suid", "dev", "exec=", "uid=0", "mpol=bind", "x-new")
+    hostile.refused("mount.option", *(mounting("/srv", "tmpfs", "t", option) for option in options))
+    for facts in hostile.twins().values():
+        assert "size=1024k" in facts.mount_at("/srv").super_options
+        assert {"nosuid", "nodev"} <= facts.mount_at("/srv").options
+
+
+FOREIGN: Final[tuple[tuple[tuple[str, ...], Any, str], ...]] = (
+    (("linux", "sysctl"), {"kernel.core_pattern": "|/x"}, "config.sysctl"),
+    (("linux", "intelRdt"), {"closID": "x"}, "config.intel-rdt"),
+    (("linux", "personality"), {"domain": "LINUX32"}, "config.personality"),
+    (("linux", "timeOffsets"), {"monotonic": {"secs": 1}}, "config.time-offsets"),
+    (("linux", "netDevices"), {"eth0": {"name": "x"}}, "config.net-devices"),
+    (("linux", "memoryPolicy"), {"mode": "MPOL_BIND"}, "config.memory-policy"),
+    (("process", "scheduler"), {"policy": "SCHED_FIFO"}, "config.scheduler"),
+    (("process", "ioPriority"), {"class": "IOPRIO_CLASS_RT"}, "config.io-priority"),
+    (("process", "execCPUAffinity"), {"initial": "0"}, "config.cpu-affinity"),
+    (("vm",), {"kernel": {"path": "/k"}}, "config.platform"),
+    (("windows",), {"layerFolders": ["x"]}, "config.platform"),
+    (("solaris",), {"milestone": "x"}, "config.platform"),
+    (("zos",), {"devices": ["x"]}, "config.platform"),
+)
+
+
+@pytest.mark.clause("ATK-026")
+def test_foreign_features(hostile: Hostile) -> None:
+    """Kernel settings, resource classes, schedulers and other systems' members are refused by name."""
+    cases = [(corner, path, value, code) for corner in hostile.corners() for path, value, code in FOREIGN]
+    jobs = [
+        hostile.job(corner, status=True, change=setting(*path, value=value))
+        for corner, path, value, _ in cases
+    ]
+    for (_, _, _, code), result in zip(cases, hostile.call(*jobs), strict=True):
+        hostile.judge_refused(code, [result])
+    hostile.twins()
+
+
+@pytest.mark.clause("ATK-027")
+def test_namespaces(hostile: Hostile) -> None:
+    """No namespace of another process is joined, and the mount namespace is always a new one."""
+
+    def joining(kind: str) -> Change:
+        entry = {"type": kind, "path": "/proc/1/ns/net"}
+        return lambda config: config["linux"]["namespaces"].append(entry)
+
+    hostile.refused("namespace.path", joining("network"))
+    hostile.refused("namespace.missing", without_namespace("mount"))
+    for facts in hostile.twins().values():
+        # A new network is what the twin asks for.
+        assert [line.split(":")[0].strip() for line in facts.lines("net")[2:]] == ["lo"]
+
+
+@pytest.mark.clause("ATK-028")
+def test_id_maps(hostile: Hostile) -> None:
+    """No map to root, to another user, of too many ids or twice: the only map is the caller's own."""
+    if hostile.corners("mapped"):
+        users = [hostile.subject.caller(name) for name in USERS]
+
+        def mapped_to(host: int, size: int = 1, inside: int = 0) -> Change:
+            entry = {"containerID": inside, "hostID": host, "size": size}
+            return setting("linux", "uidMappings", value=[entry])
+
+        hostile.refused(
+            "map.entry", mapped_to(0), mapped_to(1, 65536), mapped_to(4294967294), modes=("mapped",)
+        )
+        for corner, other in zip(hostile.corners("mapped"), reversed(users), strict=True):
+            job = hostile.job(corner, status=True, change=mapped_to(other.uid))
+            hostile.judge_refused("map.entry", hostile.call(job))
+    for corner, facts in hostile.twins().items():
+        own = hostile.subject.caller(corner.user).uid
+        rows = facts.id_map("uid_map")
+        if corner.mode == "direct":
+            assert rows == [(0, 0, 4294967295)], rows
+        else:
+            assert rows[0] == (0, own, 1), rows
+            assert (len(rows) > 1) == (corner.user == "plain"), rows
+            assert all(outside > 0 for _, outside, _ in rows), rows
+
+
+@pytest.mark.clause("ATK-029")
+def test_cgroups(hostile: Hostile) -> None:
+    """No cgroup of the config's choice, no key of its own, and no limit without a cgroup that is the caller's."""
+    paths = ("/../../x", "/system.slice/x", "user.slice:x:y")
+    hostile.refused("cgroup.path", *(setting("linux", "cgroupsPath", value=path) for path in paths))
+    keys = (
+        {"unified": {"memory.max": "1"}},
+        {"unified": {"/../memory.max": "1"}},
+        {"blockIO": {"weight": 10}},
+    )
+    hostile.refused("resources.unsupported", *(setting("linux", "resources", value=key) for key in keys))
+    for facts in hostile.twins().values():
+        assert [line for line in facts.lines("cgroup") if line.startswith("0::") and line != "0::/"] == [], (
+            facts.lines("cgroup")
+        )
+
+
+@pytest.mark.clause("ATK-030")
+def test_seccomp_of_the_config(hostile: Hostile) -> None:
+    """A filter of the config's, with a listener or without, is refused: the shim's own is in force."""
+    hostile.refused(
+        "config.seccomp",
+        setting("linux", "seccomp", value={"listenerPath": "/x", "defaultAction": "SCMP_ACT_NOTIFY"}),
+        setting("linux", "seccomp", value={"defaultAction": "SCMP_ACT_ALLOW"}),
+    )
+    for facts in hostile.twins().values():
+        assert facts.status["Seccomp"] == "2"
+
+
+@pytest.mark.clause("ATK-031")
+def test_labels(hostile: Hostile) -> None:
+    """No label of an LSM is chosen: the payload keeps its caller's."""
+    places = (("process", "apparmorProfile"), ("process", "selinuxLabel"), ("linux", "mountLabel"))
+    hostile.refused("config.label", *(setting(*place, value="unconfined") for place in places))
+    shell = ["/bin/sh", "-c", "cat /proc/self/attr/current 2>/dev/null || true"]
+    own = hostile.call(*({"argv": shell, "user": user, "env": {}} for user in USERS))
+    labels = {user: result.stdout.strip("\0\n") for user, result in zip(USERS, own, strict=True)}
+    for corner, facts in hostile.twins().items():
+        # Both are started by the agent. Where no LSM is in force there is no label to read, inside or outside.
+        inside = facts.text("attr").strip("\0")
+        assert ("" if inside.startswith("errno") else inside) == labels[corner.user], (corner, inside, labels)
+
+
+@pytest.mark.clause("ATK-032")
+def test_streams_and_terminals(hostile: Hostile) -> None:
+    """Status goes to no standard stream and into no file; nothing can be typed into the caller's terminal."""
+
+    def numbered(corner: Corner, number: str) -> Job:
+        job = hostile.job(corner)
+        return job | {"argv": [*job["argv"], "--status-fd", number]}
+
+    wrong = [
+        numbered(corner, number) for corner in hostile.corners() for number in ("0", "2", "-1", "3x", "9999")
+    ]
+    for result in hostile.call(*wrong):
+        assert result.exit_code in (2, 125), result
+        assert result.stdout == ""
+    files = [
+        hostile.job(corner, status=True, status_kind="file", after='cat "$BUNDLE/status"')
+        for corner in hostile.corners()
+    ]
+    for result in hostile.call(*files):
+        assert (result.outcome, result.after) == ((125, "status-fd.type"), ""), result
+    for facts in hostile.greedy().values():
+        assert (facts.attempts["tiocsti"], facts.attempts["tioclinux"]) == (EPERM, EPERM)
+
+
+@pytest.mark.clause("ATK-033")
+def test_scores_and_limits(hostile: Hostile) -> None:
+    """Neither a lower OOM score nor a hard limit above the caller's; a lower limit is set."""
+    hostile.refused("process.oom-score", setting("process", "oomScoreAdj", value=-1000))
+    above = [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1 << 40}]
+    hostile.refused("process.rlimit", setting("process", "rlimits", value=above))
+    for facts in hostile.twins().values():
+        assert facts.limit("Max open files") == ("30", "30")
+
+
+@pytest.mark.clause("ATK-034")
+def test_capabilities_and_privileges(hostile: Hostile) -> None:
+    """Of all capabilities asked for, the allowed ones in mapped mode and none in direct mode; no_new_privs always."""
+    for corner, facts in hostile.greedy().items():
+        allowed = MAPPED_CAPABILITIES if corner.mode == "mapped" else 0
+        for name in ("Inh", "Prm", "Eff", "Bnd", "Amb"):
+            assert facts.capabilities(name) == allowed, (corner, facts.status)
+        assert facts.process["no_new_privs"] == "1"
+    for facts in hostile.twins().values():
+        # Asking for none gives none.
+        assert [facts.capabilities(name) for name in ("Prm", "Eff", "Bnd")] == [0, 0, 0], facts.status
+
+
+@pytest.mark.clause("ATK-035")
+def test_users_and_groups(hostile: Hostile) -> None:
+    """An id that is not mapped, another user in direct mode and groups that nobody granted are refused."""
+    if hostile.corners("mapped"):
+        stranger = setting("process", "user", value={"uid": 0, "gid": 4_000_000})
+        hostile.refused("user.unmapped", stranger, modes=("mapped",))
+    hostile.refused(
+        "user.unmappable", setting("process", "user", value={"uid": 0, "gid": 0}), modes=("direct",)
+    )
+    hostile.refused("user.groups", setting("process", "user", "additionalGids", value=[0]), modes=("direct",))
+    for corner, facts in hostile.twins().items():
+        caller = hostile.subject.caller(corner.user)
+        inside = "0" if corner.mode == "mapped" else str(caller.uid)
+        assert {facts.process[name] for name in ("uid", "euid")} == {inside}, facts.process
+
+
+@pytest.mark.clause("ATK-036")
+def test_propagation(hostile: Hostile) -> None:
+    """Whatever rootfsPropagation says, no mount is shared with the host's."""
+    for facts in hostile.greedy().values():
+        assert [mount for mount in facts.mounts if mount.tags] == []
+
+
+@pytest.mark.clause("ATK-037")
+def test_masks(hostile: Hostile) -> None:
+    """The config does not choose what is masked, and the constant masks are in place."""
+    hostile.refused(
+        "config.path-list",
+        setting("linux", "maskedPaths", value=["/etc"]),
+        setting("linux", "readonlyPaths", value=["/srv"]),
+    )
+    for facts in hostile.greedy().values():
+        assert [line for line in facts.lines("masked") if line.endswith("OPEN")] == []
+        assert "ro" in facts.mount_at("/proc/sys").options
+
+
+@pytest.mark.clause("ATK-038")
+def test_working_directory(hostile: Hostile) -> None:
+    """No working directory through a descriptor, below /proc, or relative; and no descriptor that leads out."""
+    places = ("/proc/self/fd/7", "/proc/1/root", "tmp", "/srv/..", "")
+    hostile.refused("process.cwd", *(setting("process", "cwd", value=place) for place in places))
+    for facts in hostile.twins().values():
+        assert facts.process["cwd"] == "/srv"
+        assert set(facts.table("fds")) == {"0", "1", "2"}
+
+
+@pytest.mark.clause("ATK-039")
+def test_nothing_is_looked_up_inside(hostile: Hostile) -> None:
+    """Between the move into the container's root and its program, nothing is opened there."""
+    for lines in hostile.traced().values():
+        calls = [line.split(None, 1) for line in lines]
+        (mover,) = {pid for pid, call in calls if call.startswith("pivot_root(")}
+        own = [call for pid, call in calls if pid == mover]
+        moved = next(number for number, call in enumerate(own) if call.startswith("pivot_root("))
+        assert any(call.startswith('execve("/observe"') for call in own[moved:]), own
+        inside = own[moved : next(n for n, call in enumerate(own) if call.startswith('execve("/observe"'))]
+        assert [call for call in inside if "open" in call.partition("(")[0]] == []
+
+
+@pytest.mark.clause("ATK-053")
+def test_flags_of_a_source(hostile: Hostile) -> None:
+    """A bind that asks for rw keeps ro and noexec of its source; one of a plain source is writable."""
+    lock = 'mount --bind "$BUNDLE/own" "$BUNDLE/own"; mount -o remount,bind,ro,noexec "$BUNDLE/own"'
+    jobs = [
+        hostile.job(
+            corner,
+            change=mounting("/srv", "bind", "{bundle}/own", "rbind", "rw"),
+            files={"own/mark": {}},
+            before=lock,
+            after='umount "$BUNDLE/own"',
+        )
+        for corner in hostile.corners()
+    ]
+    for result in hostile.call(*jobs):
+        assert result.exit_code == 0, result
+        assert {"ro", "noexec", "nosuid", "nodev"} <= result.facts.mount_at("/srv").options
+    for facts in hostile.twins().values():
+        assert {"rw", "nosuid", "nodev"} <= facts.mount_at("/tmp").options  # noqa: S108  # in the container

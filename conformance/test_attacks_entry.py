@@ -1,0 +1,234 @@
+"""ATK 1 to 10 and 47 to 51: what a hostile caller left in the process before it became the shim, or on the machine."""
+
+from typing import Final
+
+import pytest
+
+from conformance.hostile import Corner, Hostile, setting
+from conformance.subject import HOME, PREFIX, PYTHON, SHIM, Job
+from conformance.test_setuid import POLICY, with_policy
+
+EACCES: Final = 13
+HOOK: Final = {"prestart": [{"path": "/bin/true"}]}
+
+
+@pytest.mark.clause("ATK-001")
+def test_no_argument_vector(hostile: Hostile) -> None:
+    """Executed without any argument, not even a name, the shim says usage and executes nothing."""
+    jobs: list[Job] = [
+        {"argv": [f"{HOME}/observe", "unnamed", SHIM], "user": corner.user, "env": {}, "trace": True}
+        for corner in hostile.corners("direct")
+    ]
+    for result in hostile.call(*jobs):
+        assert result.outcome == (2, "usage"), result
+        assert [program for _, program in result.executed] == [f"{HOME}/observe", SHIM], result.executed
+    hostile.twins()
+
+
+@pytest.mark.clause("ATK-002")
+def test_the_environment(hostile: Hostile) -> None:
+    """Nothing of the caller's environment reaches the payload or changes the shim."""
+    for facts in hostile.surrounded().values():
+        assert set(facts.environ) == {"PATH", "CONFORMANCE_TOKEN"}, facts.environ
+        assert facts.environ["PATH"] == "/bin"
+
+
+@pytest.mark.clause("ATK-003")
+def test_descriptors(hostile: Hostile) -> None:
+    """A closed standard stream is /dev/null, and a descriptor that nobody asked for is not there."""
+    for facts in hostile.surrounded().values():
+        table = facts.table("fds")
+        assert set(table) == {"0", "1", "2"}, table
+        assert table["0"] == "/dev/null"
+
+
+@pytest.mark.clause("ATK-004")
+def test_limits_and_signals(hostile: Hostile) -> None:
+    """Ignored, blocked and pending signals are none in the payload; limits of the caller hold there, and only there."""
+    for facts in hostile.surrounded().values():
+        assert [int(facts.status[name], 16) for name in ("SigIgn", "SigBlk", "SigPnd", "ShdPnd")] == [0] * 4
+        # It could not have run with files of a megabyte at most and no core, had the shim written under these limits.
+        assert facts.limit("Max open files") == ("256", "512")
+        assert facts.limit("Max file size") == ("1048576", "1048576")
+
+
+@pytest.mark.clause("ATK-005")
+def test_umask_and_directory(hostile: Hostile) -> None:
+    """The caller's umask and working directory are neither the payload's nor the shim's."""
+    for facts in hostile.surrounded().values():
+        assert (facts.process["umask"], facts.process["cwd"]) == ("22", "/")
+
+    def job(corner: Corner) -> Job:
+        look = "readlink /proc/$SUBJECT/cwd; grep ^Umask /proc/$SUBJECT/status"
+        steps = [{"expect": "ready"}, {"script": look}, {"signal": 15, "to": "user"}]
+        return hostile.job(corner, "/observe", "wait", init=True, steps=steps) | {"umask": 0, "cwd": "/usr"}
+
+    for result in hostile.call(*(job(corner) for corner in hostile.corners())):
+        assert result.problem == "", result
+        assert result.stderr.split() == ["/", "Umask:", "0077"], result
+
+
+@pytest.mark.clause("ATK-006")
+def test_stopped_and_killed(hostile: Hostile) -> None:
+    """SIGSTOP, SIGCONT and SIGKILL by the caller: the container ends with the shim, and nothing of root's is left."""
+    steps = [{"expect": "ready"}, *({"signal": number, "to": "user"} for number in (19, 18, 9))]
+    jobs = []
+    for corner in hostile.corners():
+        jobs.append(hostile.job(corner, "/observe", "wait", init=True, steps=steps))
+        # The entry that a killed shim cannot remove goes at the caller's next call.
+        jobs.append(hostile.subject.shim("cleanup", user=corner.user))
+    for corner, result in zip(hostile.corners(), hostile.call(*jobs)[::2], strict=True):
+        assert result.problem == "", result
+        assert result.exit_code == -9, result
+        owner = f" {hostile.subject.caller(corner.user).uid}:"
+        assert [entry for entry in result.new_files if owner not in entry] == []
+
+
+@pytest.mark.clause("ATK-007")
+def test_the_shim_cannot_be_reached(hostile: Hostile) -> None:
+    """From inside no process and no descriptor leads to the shim's file; its memory and environment are root's."""
+    for facts in hostile.greedy().values():
+        assert "locald-shim" not in "\n".join(facts.lines("links"))
+        assert facts.process["pid"] == "2", facts.process
+
+    def job(corner: Corner) -> Job:
+        read = f"runuser -u {corner.user} -- cat /proc/$SUBJECT/environ && echo read || true"
+        look = f"stat -c %u /proc/$SUBJECT/mem; {read}"
+        steps = [{"expect": "ready"}, {"script": look}, {"signal": 15, "to": "user"}]
+        return hostile.job(corner, "/observe", "wait", init=True, steps=steps)
+
+    for result in hostile.call(*(job(corner) for corner in hostile.corners())):
+        assert result.problem == "", result
+        owner, _, refusal = result.stderr.partition("\n")
+        assert owner == "0", result
+        # Denied; where /proc hides others' processes, absent.
+        assert "read" not in refusal.split(), result
+        assert "cat: " in refusal, result
+
+
+@pytest.mark.alone
+@pytest.mark.clause("ATK-008")
+def test_old_binaries(hostile: Hostile) -> None:
+    """A shim with a second name refuses, and so does one that is older than root's policy wants."""
+    # Every one that is there: a planted fault may stand before the real one.
+    linked = f"find {PREFIX} -name locald-shim -perm -4000 -exec ln {{}} {{}}.second ';'"
+    unlinked = f"find {PREFIX} -name locald-shim.second -delete"
+    jobs = [hostile.job(corner, before=linked, after=unlinked) for corner in hostile.corners()]
+    hostile.judge_refused("shim.linked", hostile.call(*jobs))
+    for minimum, code in (("9.0.0", "shim.outdated"), ("0.0.1", "")):
+        before, after = with_policy(
+            f"sed -i '/^min-shim/d' {POLICY}; echo 'min-shim = {minimum}' >> {POLICY}"
+        )
+        jobs = [hostile.job(corner, before=before, after=after) for corner in hostile.corners()]
+        results = hostile.call(*jobs)
+        if code:
+            hostile.judge_refused(code, results)
+        else:
+            assert [result.exit_code for result in results] == [0] * len(jobs), results
+
+
+@pytest.mark.clause("ATK-009")
+def test_privileges_that_are_not_there(hostile: Hostile) -> None:
+    """Real uid 0, no_new_privs, and a copy without the setuid bit are refused with the reason."""
+    roots = [hostile.job(corner) | {"user": "root"} for corner in hostile.corners()]
+    hostile.judge_refused("caller.root", hostile.call(*roots))
+    bound = [hostile.job(corner, no_new_privs=True) for corner in hostile.corners()]
+    for result in hostile.call(*bound):
+        assert result.exit_code == 125, result
+        assert result.code in ("caller.no-new-privs", "shim.not-setuid"), result
+    hostile.twins()
+
+
+@pytest.mark.clause("ATK-010")
+def test_no_oracle(hostile: Hostile) -> None:
+    """What lies in a directory that the caller may not search is told the same as what does not lie there."""
+    hide = 'mkdir -p "$BUNDLE/private"; echo x > "$BUNDLE/private/one"; chmod 700 "$BUNDLE/private"'
+    jobs = []
+    for corner in hostile.corners():
+        for name in ("one", "two"):
+            entry = {
+                "destination": "/srv",
+                "type": "bind",
+                "source": f"{{bundle}}/private/{name}",
+                "options": ["rbind"],
+            }
+            jobs.append(hostile.job(corner, change=setting("mounts", value=[entry]), before=hide))
+    results = hostile.call(*jobs)
+    for there, absent in zip(results[::2], results[1::2], strict=True):
+        assert there.outcome == absent.outcome == (125, "mount.source"), (there, absent)
+        told = [
+            result.stderr.replace(result.data["argv"][-1], "ID").replace(name, "NAME")
+            for result, name in ((there, "private/one"), (absent, "private/two"))
+        ]
+        assert told[0] == told[1]
+    hostile.twins()
+
+
+@pytest.mark.alone
+@pytest.mark.clause("ATK-047")
+def test_what_the_host_hides_stays_hidden(hostile: Hostile) -> None:
+    """A file that the host mounted over one of /proc is over it inside too."""
+    hide, show = "mount --bind /dev/null /proc/version", "umount /proc/version"
+    jobs = [hostile.job(corner, before=hide, after=show) for corner in hostile.corners()]
+    for result in hostile.call(*jobs):
+        assert result.exit_code == 0, result
+        assert [mount.target for mount in result.facts.mounts if mount.target == "/proc/version"], result
+    for facts in hostile.twins().values():
+        assert [mount.target for mount in facts.mounts if mount.target == "/proc/version"] == []
+
+
+@pytest.mark.clause("ATK-048")
+def test_attributes_that_survive(hostile: Hostile) -> None:
+    """A seccomp filter in force is refused; a personality of the caller's is neither the shim's nor the payload's."""
+    jobs = [hostile.job(corner, filter=True) for corner in hostile.corners()]
+    hostile.judge_refused("caller.seccomp", hostile.call(*jobs))
+    for facts in hostile.surrounded().values():
+        assert not facts.process["release"].startswith("2.6."), facts.process
+
+
+@pytest.mark.clause("ATK-049")
+def test_streams_stay_as_they_were(hostile: Hostile) -> None:
+    """Modes, owner and mode bits of the caller's terminal are as before, with a terminal inside and without."""
+
+    def with_terminal(corner: Corner) -> Job:
+        change = setting("process", "terminal", value=True)
+        return hostile.job(corner, "/observe", "exit", "0", change=change, terminal=[24, 80])
+
+    jobs = [with_terminal(corner) for corner in hostile.corners()]
+    jobs += [hostile.job(corner, "/observe", "exit", "0", terminal=[24, 80]) for corner in hostile.corners()]
+    for result in hostile.call(*jobs):
+        assert result.exit_code == 0, result
+        assert result.data["terminal"]["before"] == result.data["terminal"]["after"]
+
+
+@pytest.mark.clause("ATK-050")
+def test_what_blocks_its_opener(hostile: Hostile) -> None:
+    """A write lease on config.json makes an opener wait for its holder; the shim says so at once."""
+    lease = (
+        "import fcntl, os, signal, time; signal.signal(29, signal.SIG_IGN); f = os.open('config.json', os.O_RDWR); "
+        "fcntl.fcntl(f, 1024, fcntl.F_WRLCK); open('held', 'w').close(); time.sleep(60)"
+    )
+    # Without the job's name in its arguments or environment: it is no process that the job left.
+    hold = (
+        f'cd "$BUNDLE"\nenv -i {PYTHON} -c "{lease}" </dev/null >/dev/null 2>&1 &\necho $! > holder\n'
+        "for i in $(seq 300); do [ -e held ] && exit 0; sleep 0.1; done; exit 1"
+    )
+    release = 'kill $(cat "$BUNDLE/holder")'
+    jobs = [
+        hostile.job(corner, status=True, before=hold, after=release, limit_s=5)
+        for corner in hostile.corners()
+    ]
+    results = hostile.call(*jobs)
+    assert not any(result.timed_out for result in results), results
+    hostile.judge_refused("bundle.config", results)
+    hostile.twins()
+
+
+@pytest.mark.clause("ATK-051")
+def test_session_keyring(hostile: Hostile) -> None:
+    """The container joins a session keyring of its own, and the payload's calls about keys are denied."""
+    for lines in hostile.traced().values():
+        assert [line for line in lines if "keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)" in line], lines[-30:]
+    for facts in hostile.greedy().values():
+        denied = [facts.attempts[name] for name in ("keyctl", "add_key", "request_key")]
+        assert 0 not in denied, facts.attempts

@@ -1,0 +1,49 @@
+"""The account of planted faults: what was missed, what turned red without claiming it, what nobody showed."""
+
+import pytest
+
+from conformance.clauses import CatalogueError, parse_catalogue
+from conformance.controls import make_account, parse_controls
+
+CATALOGUE = parse_catalogue(
+    "\n".join(
+        f'["AB-00{number}"]\nlevel = "MUST"\nstatement = "s"\nobservable = "o"\nsource = "s"\nprofiles = ["*"]\n'
+        f'controls = ["{control}"]'
+        for number, control in ((1, "one"), (2, "two"), (3, "two"))
+    ),
+    family="AB",
+)
+CONTROLS = parse_controls(
+    '[one]\nsays = "s"\nrules = "1"\n[two]\nsays = "s"\nrules = "2"\nalso = ["AB-001"]\n'
+)
+
+
+def test_each_turns_exactly_its_clauses_red() -> None:
+    """Then there is nothing to tell."""
+    verdicts = {
+        "one": {"AB-001": "FAIL", "AB-002": "PASS"},
+        "two": {"AB-001": "FAIL", "AB-002": "FAIL", "AB-003": "FAIL"},
+    }
+    account = make_account(CATALOGUE, "local", verdicts, CONTROLS.values())
+    assert (account.missed, account.beyond, account.unproven) == ((), (), ())
+    assert account.caught == {"one": 1, "two": 3}
+
+
+def test_a_clause_that_does_not_claim_a_fault_is_told() -> None:
+    """AB-003 is red without rule 1 and does not say so."""
+    verdicts = {"one": {"AB-001": "FAIL", "AB-003": "FAIL"}, "two": {"AB-002": "FAIL", "AB-003": "FAIL"}}
+    account = make_account(CATALOGUE, "local", verdicts, CONTROLS.values())
+    assert (account.missed, account.beyond) == ((), (("one", "AB-003"),))
+
+
+def test_only_a_failure_catches() -> None:
+    """A clause that the fault breaks (ERROR) has not shown that it sees it, and is unproven."""
+    account = make_account(CATALOGUE, "local", {"one": {"AB-001": "ERROR"}}, [CONTROLS["one"]])
+    assert account.missed == (("one", "AB-001"),)
+    assert account.unproven == ("AB-001", "AB-002", "AB-003")
+
+
+def test_an_unknown_key_is_refused() -> None:
+    """A typo would accept nothing, silently."""
+    with pytest.raises(CatalogueError):
+        parse_controls('[one]\nsays = "s"\nrules = "1"\nalsoo = ["*"]\n')

@@ -118,11 +118,27 @@ def start(command: Sequence[str], *, log: Path) -> int:
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            # It outlives whoever started the controller too, and must not hold on to his locks and pipes.
+            *((os.POSIX_SPAWN_CLOSE, number) for number in _find_inherited()),
         ],
         setsid=True,
         setsigdef=[signal.SIGPIPE, signal.SIGINT],
         setsigmask=[],
     )
+
+
+def _find_inherited() -> list[int]:
+    """Return the descriptors above the standard ones that a new program would be given."""
+    numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    return [number for number in numbers if number > 2 and _is_inheritable(number)]  # noqa: PLR2004  # stderr
+
+
+def _is_inheritable(number: int) -> bool:
+    try:
+        return os.get_inheritable(number)
+    except OSError:
+        # It was the listing's own.
+        return False
 
 
 def has_ended(pid: int) -> bool:

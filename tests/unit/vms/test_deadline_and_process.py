@@ -1,5 +1,6 @@
 """Limits on the controller: a deadline is one point in time, and a program never outlives it."""
 
+import os
 import time
 from pathlib import Path
 
@@ -79,3 +80,15 @@ def test_a_failed_check_shows_the_exact_command() -> None:
         process.check(["sh", "-c", "echo oops >&2; exit 3"], deadline=Deadline.after(10), hint="mend it")
 
     assert caught.value.hint == "mend it"
+
+
+def test_what_outlives_the_controller_holds_nothing_of_others(tmp_path: Path) -> None:
+    """A lock that the controller's caller left open would be held for as long as the daemon lives."""
+    log = tmp_path / "log"
+    with (tmp_path / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)  # noqa: FBT003  # it takes no keyword
+        pid = process.start(["/bin/sh", "-c", "ls -l /proc/$$/fd"], log=log)
+        os.waitpid(pid, 0)
+
+    assert str(log) in log.read_text()
+    assert "lock" not in log.read_text().replace(str(log), "")

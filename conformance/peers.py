@@ -1,4 +1,4 @@
-"""A peer in the shim's place: find it on the controller, and put it into the guest as the product is.
+"""A peer in the shim's place: find it on the controller or build it, and put it into the guest as the product is.
 
 It comes in beside the product, under a name of the kit's own: what the host has as engines stays covered or absent,
 and the search that proves so still holds.
@@ -17,6 +17,9 @@ from conformance import inputs
 from conformance.runtimes import OURS, STATE
 from conformance.subject import PEER
 
+TWIN: Final = Path(__file__).parent.parent / "shim" / "twin"
+# Some 150 crates, once.
+BUILD_LIMIT_S: Final = 1800
 STEP_LIMIT_S: Final = 120.0
 STAGE: Final = "/var/lib/locald-kit-peer"
 # crun 1.8 refuses a host whose cgroups are of both versions while the second has controllers, though no limit is asked
@@ -29,16 +32,16 @@ controllers=/sys/fs/cgroup/unified/cgroup.controllers
 _LIBRARY: Final = re.compile(r"^\s*\S+ => (/\S+) \(0x", re.MULTILINE)
 
 
-def install(guest: vms.Guest, name: str) -> dict[str, str]:
+def install(guest: vms.Guest, name: str, cache: Path) -> dict[str, str]:
     """Put the runtime `name` into the guest; return what is to be known of it. Nothing for the shim itself.
 
     Raises:
-        inputs.InputError: It is not on the controller.
+        inputs.InputError: It is not on the controller, or cannot be built.
         vms.CommandFailed: A step failed in the guest.
     """
     if name == OURS:
         return {}
-    program = find_program(name)
+    program = build_twin(cache) if name == "twin" else find_program(name)
     with tempfile.TemporaryDirectory(prefix="conformance-peer-") as directory:
         stage = Path(directory)
         (stage / "lib").mkdir()
@@ -46,9 +49,13 @@ def install(guest: vms.Guest, name: str) -> dict[str, str]:
         for library in find_libraries(program):
             shutil.copy(library, stage / "lib")
         guest.push(stage, STAGE)
+    # The twin takes the shim's place in that too; the others are as their distribution installs them.
+    mode = "4755" if name == "twin" else "0755"
     script = (
-        f"install -D -o root -g root -m 0755 {STAGE}/runtime {PEER}\n"
+        f"install -D -o root -g root -m {mode} {STAGE}/runtime {PEER}\n"
         f"for library in {STAGE}/lib/*.so*; do\n"
+        # A static program brings none.
+        '    [ -e "$library" ] || continue\n'
         # What the guest has stays; ldconfig is what makes the rest known.
         '    name=${library##*/}; ldconfig -p | grep -qF "$name (" || cp "$library" /usr/local/lib/\n'
         f"done\nldconfig\ninstall -d -m 1777 {STATE}\nrm -r {STAGE}"
@@ -57,7 +64,7 @@ def install(guest: vms.Guest, name: str) -> dict[str, str]:
         script += HYBRID
     deadline = vms.Deadline.after(STEP_LIMIT_S)
     guest.succeed(["/bin/sh", "-eu", "-c", script], user="root", deadline=deadline)
-    said = guest.run([PEER, "--version"], user="plain")
+    said = guest.run([PEER, "version" if name == "twin" else "--version"], user="plain")
     return {
         "runtime_sha256": hashlib.sha256(program.read_bytes()).hexdigest(),
         "runtime_version": said.text.partition("\n")[0],
@@ -71,6 +78,16 @@ def find_program(name: str) -> Path:
     if found is None:
         raise inputs.InputError(f"{name} is not on this machine (Debian: {name}); ci/nox installs it")
     return Path(found).resolve()
+
+
+def build_twin(cache: Path) -> Path:
+    """Build the twin; cargo knows whether it is current."""
+    target = cache / "twin"
+    # In its directory: .cargo/config.toml counts only there.
+    command = ["cargo", "build", "--release", "--locked", "--quiet", "--target-dir", str(target)]
+    inputs.run_program(["env", f"--chdir={TWIN}", *command], limit_s=BUILD_LIMIT_S)
+    (program,) = target.glob("*/release/locald-twin")
+    return program
 
 
 def find_libraries(program: Path) -> list[Path]:

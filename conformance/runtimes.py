@@ -75,14 +75,14 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocaldShim:
-    """Our setuid leaf."""
+    """Our setuid leaf; under another name its twin, which takes the same command line and decides by the same code."""
 
     program: str
     name: str = "locald-shim"
     modes: tuple[Mode, ...] = MODES
     tells_status: bool = True
     wants_ranges: bool = False
-    # The shim's leaves are its own business, which clauses look at.
+    # The shim's leaves are its own business, which clauses look at; its twin sweeps nothing.
     leaves_cgroups: bool = False
 
     def choose_user(self, user: str, *, mode: Mode) -> str:
@@ -187,7 +187,8 @@ def make_map(own: int, subordinate: tuple[int, int]) -> list[dict[str, int]]:
 
 
 OURS: Final = "locald-shim"
-RUNTIMES: Final = (OURS, "runc", "crun")
+RUNTIMES: Final = (OURS, "runc", "crun", "twin")
+TWIN_MODES: Final[tuple[Mode, ...]] = ("mapped",)
 
 
 def make_runtime(name: str, *, shim: str, peer: str) -> Runtime:
@@ -201,5 +202,7 @@ def make_runtime(name: str, *, shim: str, peer: str) -> Runtime:
             return LocaldShim(shim)
         case "runc" | "crun":
             return Peer(peer, name)
+        case "twin":
+            return LocaldShim(peer, name, TWIN_MODES, leaves_cgroups=True)
         case _:
             raise ValueError(f"unknown runtime {name}; there are {', '.join(RUNTIMES)}")

@@ -117,7 +117,7 @@ def prepare(config: pytest.Config, controller: Controller, say: Callable[[str], 
             controller.profile.users,
             debian=any(name in install.BIG_CLAUSES for name in controller.judged),
         )
-        controller.subject |= peers.install(controller.guest, controller.runtime)
+        controller.subject |= peers.install(controller.guest, controller.runtime, cache)
     with timed(controller, "look"):
         controller.state = snapshot.take_snapshot(controller.guest)
 

@@ -25,7 +25,7 @@ def test_every_runtime_is_known_and_judged(name: str) -> None:
 
 def test_another_runtime_is_refused() -> None:
     """With the names that there are."""
-    with pytest.raises(ValueError, match="unknown runtime youki; there are locald-shim, runc, crun"):
+    with pytest.raises(ValueError, match="unknown runtime youki; there are locald-shim, runc, crun, twin"):
         make_runtime("youki", shim="", peer="")
 
 

@@ -1,6 +1,6 @@
 """`python -m conformance VERB`: judge hosts, the catalogue for a person, and what is done with reports.
 
-run judges (`nox -s conformance` calls it); list [GLOB], explain ID; merge, sign and gate work on reports.
+run judges (`nox -s conformance` calls it); list [GLOB], explain ID; merge, sign, gate and compare work on reports.
 """
 
 import argparse

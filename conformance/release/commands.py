@@ -1,4 +1,4 @@
-"""`merge`, `sign` and `gate`: the verbs that work on reports. 0 done, 1 refused, 2 cannot be read or asked."""
+"""`merge`, `sign`, `gate` and `compare`: the verbs on reports. 0 done, 1 refused, 2 cannot be read or asked."""
 
 import argparse
 import datetime
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from conformance import compare
 from conformance.clauses import CatalogueError, read_catalogue
 from conformance.inputs import InputError
 from conformance.provenance import digest_files, digest_shim
@@ -40,6 +41,10 @@ def add_verbs(verbs: Any) -> None:
     signing.add_argument("--key", required=True, type=Path, help="a private ed25519 key, PEM or ssh")
     signing.add_argument("--valid-days", type=int, default=VALID_DAYS, help="default: %(default)s")
     signing.set_defaults(run=run_sign)
+    comparing = verbs.add_parser("compare", help="write the manual's page on runtimes side by side")
+    comparing.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="one of each runtime")
+    comparing.add_argument("-o", "--output", required=True, type=Path, help="the page")
+    comparing.set_defaults(run=run_compare)
     gating = verbs.add_parser("gate", help="say whether a wheel may be published, or what is missing")
     gating.add_argument("wheel", type=Path)
     gating.add_argument("report", type=Path)
@@ -89,6 +94,19 @@ def read_controls_account(path: Path, joined: Json) -> Json:
     whole = parse_report(json.dumps({**joined, "controls": account}).encode(), str(path))
     controls: Json = whole["controls"]
     return controls
+
+
+def run_compare(chosen: argparse.Namespace) -> int:
+    """Write the page; refused while a difference has no reason, or a reason no difference."""
+    reports = [read_report(path) for path in chosen.reports]
+    try:
+        page = compare.make_page(reports, compare.read_reasons())
+    except ReportError as error:
+        sys.stderr.write(f"conformance: {error}\n")
+        return REFUSED
+    chosen.output.write_text(page, "utf-8")
+    sys.stdout.write(f"{chosen.output}\n")
+    return 0
 
 
 def run_sign(chosen: argparse.Namespace) -> int:

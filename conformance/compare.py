@@ -1,0 +1,155 @@
+"""Runtimes side by side: where the same clauses came to another verdict, with the reason of each difference.
+
+Pure but for the file of the reasons. `python -m conformance compare REPORT…` writes the manual's page with it.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from conformance.report import Json, ReportError
+
+OURS: Final = "locald-shim"
+REASONS: Final = Path(__file__).with_name("differences.toml")
+# What is said of a clause; of the rest nothing can be compared.
+JUDGED: Final = frozenset({"PASS", "FAIL"})
+SHOWN: Final = {"PASS": "holds", "FAIL": "does not hold", "NOT-APPLICABLE": "not about it"}
+
+Reasons = Mapping[str, Mapping[str, str]]
+"""For each clause, for each runtime that differs there: why, in a sentence."""
+
+
+def read_reasons(path: Path = REASONS) -> Reasons:
+    """Return the reasons of the tree.
+
+    Raises:
+        ReportError: Not TOML, or something else than texts by clause and runtime.
+    """
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ReportError(f"{path.name}: {error}") from error
+    for clause, entry in document.items():
+        if not isinstance(entry, dict) or not all(
+            isinstance(why, str) and why.strip() for why in entry.values()
+        ):
+            raise ReportError(f"{path.name}: {clause}: not a sentence for each runtime")
+    return document
+
+
+def make_page(reports: Sequence[Json], reasons: Reasons) -> str:
+    """Return the page that shows the runtimes of `reports` side by side.
+
+    Args:
+        reports: One of each runtime, the shim's among them; all on one host, judged by one kit.
+        reasons: Why a peer's verdict is not the shim's.
+
+    Raises:
+        ReportError: The reports do not belong together, a clause was not judged, a difference has no reason, or a
+            reason has no difference any more. All faults are named.
+    """
+    profiles = _by_runtime(reports)
+    ours, peers = profiles[OURS], {name: entry for name, entry in profiles.items() if name != OURS}
+    verdicts = {name: _verdicts(entry) for name, entry in profiles.items()}
+    faults = [fault for name in peers for fault in _find_faults(name, verdicts, reasons)]
+    faults += [
+        f"{clause}: a reason for {name}, which has no report"
+        for clause, entry in reasons.items()
+        for name in entry
+        if name not in peers
+    ]
+    if faults:
+        raise ReportError("; ".join(faults))
+    return "\n".join(_render(ours, peers, verdicts, reasons)) + "\n"
+
+
+def _by_runtime(reports: Sequence[Json]) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for entry in (profile for report in reports for profile in report["profiles"]):
+        if entry["runtime"] in found:
+            raise ReportError(f"two reports about {entry['runtime']}")
+        found[entry["runtime"]] = entry
+    if OURS not in found or len(found) == 1:
+        raise ReportError(f"a report about {OURS} and one about a peer are needed")
+    for key, values in (
+        ("host", {entry["profile"] for entry in found.values()}),
+        ("kit", {entry["kit"].get("sha256") for entry in found.values()}),
+    ):
+        if len(values) > 1:
+            raise ReportError(f"the reports have more than one {key}")
+    if bad := [name for name, entry in found.items() if not entry["preconditions"]["proven"]]:
+        raise ReportError(f"the host was not proven: {', '.join(bad)}")
+    return found
+
+
+def _verdicts(entry: Json) -> dict[str, str]:
+    return {clause["id"]: clause["verdict"] for clause in entry["clauses"]}
+
+
+def _find_faults(name: str, verdicts: Mapping[str, Mapping[str, str]], reasons: Reasons) -> Iterator[str]:
+    for clause, verdict in verdicts[name].items():
+        reason = reasons.get(clause, {}).get(name)
+        if verdict == "NOT-APPLICABLE":
+            if reason is not None:
+                yield f"{clause}: a reason for {name}, of which it says nothing"
+            continue
+        expected = verdicts[OURS].get(clause, "MISSING")
+        if bad := {verdict, expected} - JUDGED:
+            yield f"{clause}: {' and '.join(sorted(bad))} can be compared with nothing ({name})"
+        elif verdict != expected and reason is None:
+            yield f"{clause}: {name} {SHOWN[verdict]}, and no reason is given"
+        elif verdict == expected and reason is not None:
+            yield f"{clause}: {name} is like {OURS}, and a reason says that it is not"
+    yield from (
+        f"{clause}: a reason for {name}, and no such clause"
+        for clause, entry in reasons.items()
+        if name in entry and clause not in verdicts[name]
+    )
+
+
+def _render(
+    ours: Json, peers: Mapping[str, Json], verdicts: Mapping[str, Mapping[str, str]], reasons: Reasons
+) -> Iterator[str]:
+    names = [OURS, *peers]
+    common = [
+        clause for clause in _verdicts(ours) if any(verdicts[name].get(clause) in JUDGED for name in peers)
+    ]
+    statements = {clause["id"]: clause["statement"] for clause in ours["clauses"]}
+    differing = [
+        clause
+        for clause in common
+        if any(verdicts[name][clause] in JUDGED - {verdicts[OURS][clause]} for name in peers)
+    ]
+    yield from (
+        "# Runtimes compared",
+        "",
+        "Made by `python -m conformance compare` from a report of each runtime; the reasons alone are by hand, in",
+        "`conformance/differences.toml`. The command fails on a difference without a reason and on a reason without a",
+        "difference. [How a peer is run](../guides/conformance.md#another-runtime-in-the-shims-place).",
+        "",
+        f"Host: the profile `{ours['profile']}`, kernel {ours['subject'].get('guest_kernel', 'unknown')}.",
+        "",
+        "| runtime | version | judged | hold |",
+        "|---|---|---|---|",
+    )
+    for name in names:
+        entry = peers.get(name, ours)
+        judged = [verdicts[name][clause] for clause in common if verdicts[name].get(clause) in JUDGED]
+        version = entry["subject"].get("runtime_version") or entry["subject"].get("shim_version", "")
+        yield f"| {name} | {version} | {len(judged)} | {judged.count('PASS')} |"
+    yield from (
+        "",
+        "A clause that differs here is no fault of a peer: most are about what the shim forces and OCI leaves to",
+    )
+    yield from ("the config, or to whoever calls.", "", f"## {len(differing)} clauses that differ", "")
+    for clause in differing:
+        yield from (f"### {clause}", "", statements[clause], "")
+        yield from ("| runtime | | why |", "|---|---|---|")
+        for name in names:
+            verdict = SHOWN[verdicts[name][clause]]
+            yield f"| {name} | {verdict} | {reasons.get(clause, {}).get(name, '')} |"
+        yield ""
+    alike = [clause for clause in common if clause not in differing]
+    yield from (f"## {len(alike)} clauses that hold for all", "")
+    yield from (f"- {clause}: {statements[clause]}" for clause in alike)

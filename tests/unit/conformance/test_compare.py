@@ -1,0 +1,96 @@
+"""Runtimes side by side: each difference has its reason, each reason its difference."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.clauses import Clause, read_catalogue
+from conformance.compare import make_page, read_reasons
+from conformance.report import Json, ReportError, join_reports, make_profile
+from conformance.runtimes import RUNTIMES
+from conformance.verdicts import Outcome
+from tests.manual import ROOT
+from tests.unit.conformance.samples import record, run
+
+PAGE = ROOT / "docs" / "manual" / "reference" / "runtimes-compared.md"
+P, F = Outcome.PASSED, Outcome.FAILED
+WHY = "because it is so"
+
+
+def clause(name: str, *runtimes: str) -> Clause:
+    """Return a clause about `runtimes`."""
+    return Clause(name, "MUST", f"{name} holds.", "seen", "design", ("*",), ("x",), runtimes)
+
+
+CATALOGUE = {
+    "AB-001": clause("AB-001", "*"),
+    "AB-002": clause("AB-002", "*"),
+    "CD-003": clause("CD-003", "locald-shim"),
+}
+
+
+def report(runtime: str, first: Outcome = P, second: Outcome = P, **more: Any) -> Json:
+    """Return a report about `runtime` in which two clauses about any were judged."""
+    records = (record("AB-001", first), record("AB-002", second), record("CD-003", P))
+    made = make_profile(run(*records, runtime=runtime, **more), CATALOGUE, ())
+    return join_reports([{"schema": "locald-conformance-report/3", "profiles": [made]}], runtime)
+
+
+def test_the_page_has_each_difference_with_its_reason() -> None:
+    """And what holds for all; a clause about the shim alone is in neither."""
+    page = make_page([report("locald-shim"), report("crun", F)], {"AB-001": {"crun": WHY}})
+
+    assert "| crun | does not hold | because it is so |" in page
+    assert "## 1 clauses that differ" in page
+    assert "- AB-002: AB-002 holds." in page
+    assert "CD-003" not in page
+    assert "| crun |  | 2 | 1 |" in page
+
+
+@pytest.mark.parametrize(
+    ("peers", "reasons", "fault"),
+    [
+        ((report("crun", F),), {}, "AB-001: crun does not hold, and no reason is given"),
+        ((report("crun"),), {"AB-001": {"crun": WHY}}, "AB-001: crun is like locald-shim, and a reason"),
+        ((report("crun"),), {"CD-003": {"crun": WHY}}, "CD-003: a reason for crun, of which it says nothing"),
+        ((report("crun"),), {"ZZ-009": {"crun": WHY}}, "ZZ-009: a reason for crun, and no such clause"),
+        ((report("crun"),), {"AB-001": {"runc": WHY}}, "AB-001: a reason for runc, which has no report"),
+        ((report("crun", Outcome.BROKEN),), {}, "AB-001: ERROR can be compared with nothing"),
+        ((report("crun"), report("crun")), {}, "two reports about crun"),
+        ((), {}, "one about a peer are needed"),
+        ((report("crun", profile="other"),), {}, "more than one host"),
+        ((report("crun", kit={"sha256": "e" * 64}),), {}, "more than one kit"),
+        ((report("crun", proven=False),), {}, "the host was not proven: crun"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    peers: tuple[Json, ...], reasons: dict[str, dict[str, str]], fault: str
+) -> None:
+    """Each with the words that say which."""
+    with pytest.raises(ReportError, match=fault):
+        make_page([report("locald-shim"), *peers], reasons)
+
+
+def test_a_reason_is_a_sentence(tmp_path: Path) -> None:
+    """An empty one is none."""
+    file = tmp_path / "reasons.toml"
+    for text in ('["AB-001"]\ncrun = " "\n', '"AB-001" = "so"\n', "no toml"):
+        file.write_text(text)
+        with pytest.raises(ReportError):
+            read_reasons(file)
+
+
+def test_the_page_of_the_manual_has_the_reasons_of_the_tree() -> None:
+    """Each once, word for word, of clauses and runtimes that there are; else `python -m conformance compare`."""
+    page, catalogue = PAGE.read_text("utf-8"), read_catalogue()
+    reasons = read_reasons()
+
+    for name, entry in reasons.items():
+        section = page.partition(f"### {name}\n")[2].partition("\n#")[0]
+        assert catalogue[name].statement in section, name
+        for runtime, why in entry.items():
+            assert runtime in RUNTIMES
+            assert catalogue[name].is_about(runtime), (name, runtime)
+            assert f"| {runtime} | does not hold | {why} |" in section, (name, runtime)
+    assert page.count("\n### ") == len(reasons)

@@ -340,8 +340,8 @@ def test_selinux_user_u_is_refused_cleanly(subject: Subject, mode: Mode) -> None
 
 # A container's own root is its caller's to write to, the host's is not.
 OWN_ROOT: Final = {"make-root", "make-shm"}
-# What the eleven capabilities allow, over ids and files of the container's own user namespace.
-MAPPED_ALONE: Final = {"chroot", "setuid-0", "setuid-1", "setgroups"}
+# What the eleven capabilities allow, over ids of the container's own user namespace and over its own /dev, a tmpfs.
+MAPPED_ALONE: Final = {"chroot", "setuid-0", "setuid-1", "setgroups", "make-dev"}
 
 
 @pytest.mark.clause("PRIV-011")

@@ -162,11 +162,20 @@ def name_from_root(trace: Path) -> str:
 
 
 def write_pages(directory: Path, sources: list[str]) -> None:
-    """Write the page of all sources together, by lcov's genhtml."""
+    """Write the page of all sources together, by lcov's genhtml: lines only, which both languages have."""
     traces = [str(directory / f"{source}.info") for source in sources]
     inputs.run_program(
         [
-            *("genhtml", "--quiet", "--branch-coverage", "--title", "locald", "--prefix", str(ROOT)),
+            *(
+                "genhtml",
+                "--quiet",
+                "--no-branch-coverage",
+                "--no-function-coverage",
+                "--title",
+                "locald",
+                "--prefix",
+                str(ROOT),
+            ),
             *(f"--output-directory={directory}/html", *traces),
         ],
         limit_s=PAGES_LIMIT_S,

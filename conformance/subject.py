@@ -31,9 +31,10 @@ STRANGER: Final = "nobody"
 
 # What a peer leaves when it is killed would stay on the very host of the profile `local`.
 # A process that was just ended holds its cgroup for a moment; what stays longer the look at the host tells of.
+# libcontainer puts a prefix before the id.
 SWEEP: Final = """
 for turn in 1 2 3 4 5 6 7 8 9; do
-    ! find /sys/fs/cgroup -depth -type d -name "$TOKEN" -exec rmdir {} + 2>/dev/null || break
+    ! find /sys/fs/cgroup -depth -type d -name "*$TOKEN" -exec rmdir {} + 2>/dev/null || break
     sleep 0.2
 done
 """

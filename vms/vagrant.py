@@ -249,6 +249,14 @@ def _adopt(profile: Profile, machine: _Machine, deadline: Deadline) -> None:
     key = _vagrant_file("/keys/vagrant.pub").read_text().strip()
     words = " ".join(shlex.quote(word) for word in ("./public-setup.sh", key, *profile.users))
     process.check([*ssh, f"sudo /bin/sh {words}"], deadline=deadline)
+    # sshd reads its configuration anew, and resets connections until it listens again: some seconds under emulation.
+    root = ["ssh", "-F", str(machine.ssh_config), f"root@{machine.name}", "true"]
+    while (done := process.run(root, deadline=deadline)).exit_code != 0:
+        if deadline.passed:
+            raise VmsError(
+                f"root cannot log in to {machine.name}: {done.stderr.decode(errors='replace').strip()}"
+            )
+        time.sleep(1)
 
 
 def _prune(box: boxes.Box) -> None:

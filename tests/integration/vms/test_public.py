@@ -153,7 +153,7 @@ def test_a_public_box_boots_and_is_proven(
     (tmp_path / "boxes.toml").write_text(f'[{NAME}]\nurl = "{url}"\nsha256 = "{digest}"\n')
     monkeypatch.setenv(public.VARIABLE, str(tmp_path / "boxes.toml"))
     try:
-        vagrant.up(PROFILE, report=print, limit_s=600.0)
+        vagrant.up(PROFILE, report=print, limit_s=1200.0)
         guest = vagrant.connect(PROFILE)
         proof = vms.prove(guest)
         assert proof.in_force, proof.missing

@@ -205,8 +205,14 @@ def choose_jobs(wanted: int | None) -> int:
     """Return how many hosts to judge at a time: `wanted`, else one a processor, as far as the memory goes."""
     if wanted is not None:
         return wanted
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(len(os.sched_getaffinity(0)), pages // MEMORY_BYTES))
+    return max(1, min(len(os.sched_getaffinity(0)), find_available_bytes() // MEMORY_BYTES))
+
+
+def find_available_bytes() -> int:
+    """Return how much memory can be had without swapping, the kernel's caches included; proc_meminfo(5)."""
+    lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    (available,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return int(available) * 1024
 
 
 def make_parser() -> argparse.ArgumentParser:

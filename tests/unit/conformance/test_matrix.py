@@ -168,6 +168,16 @@ def test_by_default_the_hosts_of_a_release_are_judged() -> None:
     assert "--seed=7" in command
 
 
+def test_jobs_fit_processors_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One a processor; fewer where the memory, caches included, has no room; as many as asked for in any case."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
+    assert matrix.find_available_bytes() >= os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    for available_gib, jobs in ((64, 8), (10, 3), (1, 1)):
+        monkeypatch.setattr(matrix, "find_available_bytes", lambda given=available_gib: given << 30)
+        assert matrix.choose_jobs(None) == jobs
+    assert matrix.choose_jobs(5) == 5
+
+
 def test_a_log_gets_a_line_where_something_is_new(capsys: pytest.CaptureFixture[str]) -> None:
     """A phase, a quarter, a red test: not a line a test."""
     lines = matrix.Lines()

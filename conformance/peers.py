@@ -26,7 +26,7 @@ STAGE: Final = "/var/lib/locald-kit-peer"
 # for. Covered in the machine that is thrown away; `local` has its mounts to itself.
 HYBRID: Final = """
 controllers=/sys/fs/cgroup/unified/cgroup.controllers
-[ ! -s "$controllers" ] || mount --bind /dev/null "$controllers"
+[ ! -e "$controllers" ] || mount --bind /dev/null "$controllers"
 """
 # A line of ldd(1): a library with its place. The loader and the C library are the guest's own.
 _LIBRARY: Final = re.compile(r"^\s*\S+ => (/\S+) \(0x", re.MULTILINE)

@@ -21,6 +21,7 @@ use locald_shim::error::Error;
 use locald_shim::plan::Plan;
 use locald_shim::request::{self, Request};
 use locald_shim::status::StatusFd;
+use locald_shim::sys::{self, At};
 use locald_shim::{host, policy, policy_file};
 
 fn main() -> ExitCode {
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Ok(_) => return tell(&Error::usage("the twin runs bundles and nothing else")),
         Err(error) => return tell(&error),
     };
+    close_stand_in();
     let mut entry = match caller::enter(status.0) {
         Ok(entry) => entry,
         Err(error) => return tell(&error),
@@ -50,6 +52,20 @@ fn main() -> ExitCode {
             }
             tell(&error)
         }
+    }
+}
+
+/// Closes /dev/full, which glibc opens for writing in the place of a setuid program's closed standard input.
+///
+/// The shim starts without a C library and so opens /dev/null there itself; `caller::enter` does that here too.
+fn close_stand_in() {
+    const ACCESS_MODE: i32 = 3;
+    const WRITE_ONLY: i32 = 1;
+    let identity = |found: sys::Stat| (found.device, found.inode);
+    let full = sys::stat_at(At::Cwd, c"/dev/full").map(identity).ok();
+    let writes_only = sys::status_flags(0).is_ok_and(|flags| flags & ACCESS_MODE == WRITE_ONLY);
+    if writes_only && full.is_some() && sys::stat(0).map(identity).ok() == full {
+        let _ = sys::close_range(0, 0);
     }
 }
 

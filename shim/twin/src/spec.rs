@@ -83,6 +83,9 @@ pub fn render(plan: &Plan) -> Value {
             "rootfsPropagation": "private",
         },
     });
+    if plan.network == Network::New {
+        config["linux"]["sysctl"] = network_parameters(gids);
+    }
     if let Some(name) = &plan.hostname {
         config["hostname"] = json!(name.to_string_lossy());
     }
@@ -96,6 +99,16 @@ fn map(ranges: &[IdRange]) -> Vec<Value> {
             json!({"containerID": range.inside, "hostID": range.outside, "size": range.count})
         })
         .collect()
+}
+
+/// Low ports and ping for whoever is in a network of the container's own. The kernel takes mapped groups only.
+fn network_parameters(gids: &[IdRange]) -> Value {
+    let first = gids.iter().map(|range| range.inside).min().unwrap_or(0);
+    let last = gids.iter().map(|range| range.inside + (range.count - 1)).max().unwrap_or(0);
+    json!({
+        "net.ipv4.ip_unprivileged_port_start": "0",
+        "net.ipv4.ping_group_range": format!("{first} {last}"),
+    })
 }
 
 fn capabilities(plan: &Plan) -> Value {

@@ -12,9 +12,14 @@ from conformance.report import Json, ReportError
 
 OURS: Final = "locald-shim"
 REASONS: Final = Path(__file__).with_name("differences.toml")
-# What is said of a clause; of the rest nothing can be compared.
-JUDGED: Final = frozenset({"PASS", "FAIL"})
-SHOWN: Final = {"PASS": "holds", "FAIL": "does not hold", "NOT-APPLICABLE": "not about it"}
+# What is said of a clause; of the rest nothing can be compared. A peer with a race is FLAKY, which is a difference.
+JUDGED: Final = frozenset({"PASS", "FAIL", "FLAKY"})
+SHOWN: Final = {
+    "PASS": "holds",
+    "FAIL": "does not hold",
+    "FLAKY": "holds at times",
+    "NOT-APPLICABLE": "not about it",
+}
 
 Reasons = Mapping[str, Mapping[str, str]]
 """For each clause, for each runtime that differs there: why, in a sentence."""
@@ -61,7 +66,7 @@ def make_page(reports: Sequence[Json], reasons: Reasons) -> str:
     ]
     if faults:
         raise ReportError("; ".join(faults))
-    return "\n".join(_render(ours, peers, verdicts, reasons)) + "\n"
+    return "\n".join(_render(ours, peers, verdicts, reasons)).rstrip("\n") + "\n"
 
 
 def _by_runtime(reports: Sequence[Json]) -> dict[str, Json]:
@@ -97,9 +102,12 @@ def _find_faults(name: str, verdicts: Mapping[str, Mapping[str, str]], reasons: 
         expected = verdicts[OURS].get(clause, "MISSING")
         if bad := {verdict, expected} - JUDGED:
             yield f"{clause}: {' and '.join(sorted(bad))} can be compared with nothing ({name})"
-        elif verdict != expected and reason is None:
+        elif expected != "PASS":
+            # The page lists what is alike as what holds.
+            yield f"{clause}: {OURS} {SHOWN[expected]}, so that {name} cannot be measured by it"
+        elif verdict != "PASS" and reason is None:
             yield f"{clause}: {name} {SHOWN[verdict]}, and no reason is given"
-        elif verdict == expected and reason is not None:
+        elif verdict == "PASS" and reason is not None:
             yield f"{clause}: {name} is like {OURS}, and a reason says that it is not"
     yield from (
         f"{clause}: a reason for {name}, and no such clause"
@@ -117,9 +125,7 @@ def _render(
     ]
     statements = {clause["id"]: clause["statement"] for clause in ours["clauses"]}
     differing = [
-        clause
-        for clause in common
-        if any(verdicts[name][clause] in JUDGED - {verdicts[OURS][clause]} for name in peers)
+        clause for clause in common if any(verdicts[name][clause] in JUDGED - {"PASS"} for name in peers)
     ]
     yield from (
         "# Runtimes compared",
@@ -142,7 +148,12 @@ def _render(
         "",
         "A clause that differs here is no fault of a peer: most are about what the shim forces and OCI leaves to",
     )
-    yield from ("the config, or to whoever calls.", "", f"## {len(differing)} clauses that differ", "")
+    yield from (
+        "the config, or to whoever calls. The twin refuses what libcontainer lacks.",
+        "",
+        f"## {len(differing)} clauses that differ",
+        "",
+    )
     for clause in differing:
         yield from (f"### {clause}", "", statements[clause], "")
         yield from ("| runtime | | why |", "|---|---|---|")
@@ -150,6 +161,13 @@ def _render(
             verdict = SHOWN[verdicts[name][clause]]
             yield f"| {name} | {verdict} | {reasons.get(clause, {}).get(name, '')} |"
         yield ""
-    alike = [clause for clause in common if clause not in differing]
-    yield from (f"## {len(alike)} clauses that hold for all", "")
-    yield from (f"- {clause}: {statements[clause]}" for clause in alike)
+    # The twin is asked what only the shim's command line can be, so that not every list is about all of them.
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for clause in (clause for clause in common if clause not in differing):
+        about = tuple(name for name in names if verdicts[name][clause] in JUDGED)
+        alike.setdefault(about, []).append(clause)
+    for about, clauses in sorted(alike.items(), key=lambda entry: -len(entry[0])):
+        whom = "all" if len(about) == len(names) else " and ".join((", ".join(about[:-1]), about[-1]))
+        yield from (f"## {len(clauses)} clauses that hold for {whom}", "")
+        yield from (f"- {clause}: {statements[clause]}" for clause in clauses)
+        yield ""

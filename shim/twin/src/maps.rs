@@ -25,7 +25,7 @@ pub fn run_if_called_as_one(arguments: &[Vec<u8>]) -> Option<ExitCode> {
         locald_shim::caller::become_caller();
     }
     let words: Option<Vec<&str>> =
-        arguments[1..].iter().map(|word| str::from_utf8(word).ok()).collect();
+        arguments[1..].iter().map(|word| std::str::from_utf8(word).ok()).collect();
     let written = words.and_then(|words| {
         let (pid, numbers) = words.split_first()?;
         let lines: Vec<String> = numbers.chunks(3).map(|entry| entry.join(" ")).collect();

@@ -40,9 +40,16 @@ def list_tree(path: str) -> Iterator[str]:
 
 
 def read_mounts() -> list[str]:
-    """Return this mount namespace's mounts, without their numbers."""
+    """Return this mount namespace's mounts, without their numbers and without those of login sessions."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as stream:
-        return [" ".join(line.split()[3:]) for line in stream]
+        mounts = [" ".join(line.split()[3:]) for line in stream]
+    return [mount for mount in mounts if not is_of_session(mount)]
+
+
+def is_of_session(mount: str) -> bool:
+    """Say whether it is a user's runtime directory: logind's, from his first login to the end of his last."""
+    parent, _, uid = mount.split()[1].rpartition("/")
+    return parent == "/run/user" and uid.isdigit()
 
 
 def read_state(pid: int) -> str:

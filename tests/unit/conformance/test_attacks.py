@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance import guard
+from conformance import guard, looks
 from conformance.clauses import read_catalogue
 from conformance.controls import read_controls
 from conformance.look import SYSCTLS
@@ -59,6 +59,18 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # Nor shall the process of all tests adopt the orphans of others.
     monkeypatch.setattr(guard, "adopt_orphans", lambda: None)
     return tmp_path
+
+
+def test_only_the_mounts_of_logins_come_and_go_by_themselves() -> None:
+    """A runtime directory of logind's, and nothing that is mounted beside it or in it."""
+    for point, own in (
+        ("/run/user/1001", True),
+        ("/run/user/1001/x", False),
+        ("/run/user", False),
+        ("/run/user/x", False),
+        ("/srv/run/user/1001", False),
+    ):
+        assert looks.is_of_session(f"/ {point} rw,nosuid - tmpfs tmpfs rw") is own, point
 
 
 def test_a_guard_sees_nothing_where_nothing_changed(watched: Path) -> None:

@@ -84,6 +84,14 @@ class Build:
         """Run a program that has to work and return what it said."""
         return self.check(*command).text
 
+    def mounting(self, *command: str) -> process.Finished:
+        """Run a program that mounts below the new root: a mount is gone with it, however it ends.
+
+        Else one that is killed (Ctrl-C, the limit of a step) leaves this machine's own /sys and /dev/shm in a
+        directory that is about to be removed with all that is in it.
+        """
+        return self.check("unshare", "--mount", "--propagation=private", "--", *command)
+
     def inside(self, *command: str) -> process.Finished:
         """Run a program in the new root; its /proc is in a mount namespace that ends with it."""
         namespaces = ("--mount", "--propagation=private", "--pid", "--fork", "--kill-child")
@@ -153,7 +161,7 @@ def built(
 def _make_root(build: Build, recipe: Recipe, chosen: tuple[debs.Deb, ...]) -> None:
     source = debs.make_archive(chosen, recipe.suite, build.work / "archive", build.text)
     left_out = ("doc", "man", "info", "locale")
-    build.check(
+    build.mounting(
         *("mmdebstrap", "--quiet", "--mode=root", "--variant=essential", f"--setup-hook={MERGED_USR}"),
         f"--include={','.join(recipe.include)}",
         '--aptopt=APT::Install-Recommends "false"',

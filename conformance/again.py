@@ -9,11 +9,16 @@ import vms
 from conformance.verdicts import GREEN, Verdict
 
 
+class NothingRed(LookupError):
+    """The newest report about a host is green."""
+
+
 def find_last_failed(reports: Path, profile: str) -> tuple[str, ...]:
     """Return the clauses that were not green in the newest report below `reports` about `profile`.
 
     Raises:
-        LookupError: No such report, or it was green; the message says which.
+        NothingRed: It was green.
+        LookupError: No such report.
     """
     found = []
     for path in reports.glob("*/report.json"):
@@ -33,7 +38,7 @@ def find_last_failed(reports: Path, profile: str) -> tuple[str, ...]:
     fine = {*GREEN, Verdict.NOT_APPLICABLE}
     red = tuple(clause["id"] for clause in entry["clauses"] if clause["verdict"] not in fine)
     if not red:
-        raise LookupError(f"no clause was red on {profile} in its newest report, {newest}")
+        raise NothingRed(f"no clause was red on {profile} in its newest report, {newest}")
     return red
 
 

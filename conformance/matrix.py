@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
 import vms
-from conformance import progress
+from conformance import again, progress
 from conformance.release.gate import read_policy
 from conformance.rendering import summary
 from conformance.report_files import read_report
@@ -267,6 +267,8 @@ def make_plan(parser: argparse.ArgumentParser, chosen: argparse.Namespace, rest:
             vms.read(name)
     except vms.ProfileError as error:
         parser.error(str(error))
+    if {"--last-failed", "--lf"} & set(rest):
+        profiles = tuple(name for name in profiles if had_red(name)) or parser.error("no host was red")
     if chosen.jobs is not None and chosen.jobs < 1:
         parser.error(f"--jobs {chosen.jobs}: at least 1")
     if len(profiles) > 1 and "--shell-on-fail" in rest:
@@ -280,6 +282,17 @@ def make_plan(parser: argparse.ArgumentParser, chosen: argparse.Namespace, rest:
         (chosen.report_dir or REPORTS / started).absolute(),
         (f"--seed={seed}", f"--numprocesses={WORKERS}", *rest),
     )
+
+
+def had_red(profile: str) -> bool:
+    """Say whether the newest report about a host is not green; where there is none, its own process says so."""
+    try:
+        again.find_last_failed(REPORTS, profile)
+    except again.NothingRed:
+        return False
+    except LookupError:
+        return True
+    return True
 
 
 def become(plan: Plan) -> NoReturn:

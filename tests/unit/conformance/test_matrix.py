@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance import matrix
+from conformance import again, matrix
 from conformance.progress import State
 from conformance.release.gate import read_policy
 from conformance.report_files import read_report
@@ -166,6 +166,28 @@ def test_by_default_the_hosts_of_a_release_are_judged() -> None:
     command = plan.make_command("local")
     assert command[-3:] == [f"--numprocesses={matrix.WORKERS}", "--clause", "SIG-*"]
     assert "--seed=7" in command
+
+
+def test_the_last_failed_are_asked_of_red_hosts_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A green one is left out; one without a report is not: its run may have died. None at all is an error."""
+    known = {"local": again.NothingRed("green"), HOSTS[1]: None, HOSTS[2]: LookupError("no report")}
+
+    def find(_reports: Path, profile: str) -> tuple[str, ...]:
+        if (error := known[profile]) is not None:
+            raise error
+        return ("AB-001",)
+
+    monkeypatch.setattr(again, "find_last_failed", find)
+    parser = matrix.make_parser()
+    chosen, rest = parser.parse_known_args([f"--profile={','.join(HOSTS)}", "--last-failed"])
+    assert matrix.make_plan(parser, chosen, rest).profiles == HOSTS[1:]
+
+    chosen, rest = parser.parse_known_args(["--profile=local", "--last-failed"])
+    with pytest.raises(SystemExit):
+        matrix.make_plan(parser, chosen, rest)
+    assert "no host was red" in capsys.readouterr().err
 
 
 def test_jobs_fit_processors_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:

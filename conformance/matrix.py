@@ -26,7 +26,6 @@ from conformance.rendering import summary
 from conformance.report_files import read_report
 from conformance.session import REPORTS, ROOT
 
-USAGE: Final = 2
 INTERRUPTED: Final = 130
 WORKERS: Final = 2
 """Of xdist, a host: a guest has one processor or two, and the second worker fills the time that the first one waits."""
@@ -35,7 +34,7 @@ MEMORY_BYTES: Final = 3 << 30
 """What one host may take of the controller's memory: 1 GiB in the guest, as much again for QEMU's translation cache."""
 
 END_LIMIT_S: Final = 180.0
-"""For an interrupted run to take its machine away; Vagrant's own limits are shorter."""
+"""For a run to end that said all it had to say, or that was interrupted and takes its machine away first."""
 
 TAIL_LINES: Final = 25
 
@@ -164,21 +163,17 @@ def judge(plan: Plan, view: View) -> dict[str, int]:
                     for state in states or ():
                         view.show(run.profile, state)
                     if states is None:
+                        # Still among those that run, should it not end and have to be interrupted.
+                        codes[run.profile] = run.process.wait(END_LIMIT_S)
                         selector.unregister(run.pipe)
                         running.remove(run)
-                        codes[run.profile] = conclude(run)
+                        os.close(run.pipe)
                         view.finish(run.profile, describe_end(run, codes[run.profile]))
         except BaseException:
             with vms.undisturbed():
                 interrupt(running)
             raise
     return codes
-
-
-def conclude(run: Run) -> int:
-    """Wait for a process that said all it had to say, and return its exit code."""
-    os.close(run.pipe)
-    return run.process.wait(END_LIMIT_S)
 
 
 def describe_end(run: Run, code: int) -> str:

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conformance.guard import Guard
-from conformance.looks import find_processes, kernel_log, list_tree, read_mounts, read_state
+from conformance.looks import find_processes, is_of_neighbour, kernel_log, list_tree, read_mounts, read_state
 
 HOME = "/var/lib/locald-kit"
 WORK = f"{HOME}/work"
@@ -166,13 +166,8 @@ class Run:
         return f"{HOME}/{self.job.token}.trace"
 
     def read_mounts(self) -> list[str]:
-        """Return the guest's mounts, but those that a neighbour's job makes in its own bundle."""
-        mounts = [mount.split() for mount in read_mounts()]
-        return [
-            " ".join(fields)
-            for fields in mounts
-            if not (fields[1].startswith(f"{WORK}/") and not f"{fields[1]}/".startswith(f"{self.bundle}/"))
-        ]
+        """Return the guest's mounts, but those that a neighbour makes in a place of his own."""
+        return [mount for mount in read_mounts() if not is_of_neighbour(mount, [self.job.token])]
 
     def script(self, text: str) -> str:
         """Run a shell script as root and return what it said."""
@@ -555,7 +550,7 @@ def main() -> None:
         os.setsid()
     os.makedirs(WORK, mode=0o755, exist_ok=True)
     tokens = [job["token"] for job in request["jobs"]]
-    guard = Guard(tokens, work=WORK) if request.get("guard") else None
+    guard = Guard(tokens) if request.get("guard") else None
     results = [Run(Job(**job), request["factor"]).carry_out() for job in request["jobs"]]
     told = guard.end() if guard else None
     json.dump({"results": results, "guard": told}, sys.stdout)

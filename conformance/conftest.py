@@ -171,8 +171,9 @@ def make_tally(config: pytest.Config, profile: str) -> progress.Tally:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Give a worker of xdist the same order as everybody else: it parses the command line anew."""
+    """Give a worker of xdist the order and the clauses that everybody has: it parses the command line anew."""
     node.workerinput["conformance_seed"] = node.config.getoption("seed")
+    node.workerinput["conformance_clause"] = node.config.getoption("clause")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -196,7 +197,9 @@ def find_runtime(config: pytest.Config) -> runtimes.Runtime:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep what applies to the profile and was asked for, in the order of the seed."""
     catalogue = clauses.read_catalogue()
-    profile, glob = vms.read(config.getoption("profile")), config.getoption("clause")
+    profile = vms.read(config.getoption("profile"))
+    shared = getattr(config, "workerinput", {})
+    glob = shared.get("conformance_clause", config.getoption("clause"))
     wanted = set(clauses.select(catalogue, glob)) if glob else set(catalogue)
     runtime = config.getoption("runtime")
     wanted = {
@@ -206,7 +209,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     }
     keep = [item for item in items if wanted & set(clauses_of(item))]
     config.hook.pytest_deselected(items=[item for item in items if item not in keep])
-    seed = getattr(config, "workerinput", {}).get("conformance_seed", config.getoption("seed"))
+    seed = shared.get("conformance_seed", config.getoption("seed"))
     items[:] = sorted(keep, key=lambda item: place_in_order(seed, item.nodeid))
 
 

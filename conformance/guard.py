@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from conformance.look import SYSCTLS, read
-from conformance.looks import read_mounts
+from conformance.looks import is_of_neighbour, read_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,15 +39,13 @@ State = dict[str, str]
 class Guard:
     """The machine before a call, with canaries in it."""
 
-    def __init__(self, tokens: list[str], *, work: str) -> None:
+    def __init__(self, tokens: list[str]) -> None:
         """Plant the canaries and look.
 
         Args:
-            tokens: The names of the call's jobs: what carries another's is a neighbour's.
-            work: Where neighbours make and mount what is theirs.
+            tokens: The names of the call's jobs: what carries another worker's is a neighbour's.
         """
         self._tokens = tokens
-        self._work = work
         adopt_orphans()
         self._canaries = plant_canaries()
         self._before = self._look()
@@ -71,7 +69,9 @@ class Guard:
 
     def _look(self) -> State:
         found = {f"sysctl {name}": read(f"/proc/sys/{name}") for name in SYSCTLS}
-        for line in self._own_mounts():
+        for line in read_mounts():
+            if is_of_neighbour(line, self._tokens):
+                continue
             found[f"mount {line}"] = f"{int(found.get(f'mount {line}', '0')) + 1}"
         for directory in LISTED:
             found |= read_directory(directory)
@@ -81,11 +81,6 @@ class Guard:
             if any(token in path for token in self._tokens):
                 found[f"trace {path}"] = "there"
         return found
-
-    def _own_mounts(self) -> Iterator[str]:
-        for line in read_mounts():
-            if not line.split()[1].startswith(f"{self._work}/"):
-                yield line
 
 
 def adopt_orphans() -> None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+
+# As `Subject.make_token` makes it.
+TOKEN = re.compile(r"kit-[a-z0-9]+-[0-9a-f]+-[0-9]+")
 
 
 def list_tree(path: str) -> Iterator[str]:
@@ -50,6 +54,17 @@ def is_of_session(mount: str) -> bool:
     """Say whether it is a user's runtime directory: logind's, from his first login to the end of his last."""
     parent, _, uid = mount.split()[1].rpartition("/")
     return parent == "/run/user" and uid.isdigit()
+
+
+def is_of_neighbour(mount: str, tokens: Collection[str]) -> bool:
+    """Say whether it lies in a place that another worker's jobs named: one worker's run one after the other."""
+    own = {worker_of(token) for token in tokens}
+    return any(worker_of(token) not in own for token in TOKEN.findall(mount.split()[1]))
+
+
+def worker_of(token: str) -> str:
+    """Return what the tokens of one worker begin with."""
+    return token.rpartition("-")[0]
 
 
 def read_state(pid: int) -> str:

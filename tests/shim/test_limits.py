@@ -16,13 +16,15 @@ ROUNDS = 100
 # Not the one of this test, which may lie where the caller cannot reach it.
 PYTHON = "/usr/bin/python3"
 # Removes and makes the leaf, and moves whatever is in `own`, until its input ends; then says how often it could.
+# Between two blows it waits as long as a whole run takes, or half, or not at all, so that each step of the shim is
+# met; without a pause a fast machine lets no run through, and what happens later would never be raced.
 HOSTILE = """
-import os, select, sys
+import os, random, select, sys
 top, leaf = sys.argv[1:]
 own, other, hits = f"{top}/own", f"{top}/other", [0, 0]
 os.mkdir(other)
 print("ready", flush=True)
-while not select.select([0], [], [], 0)[0]:
+while not select.select([0], [], [], random.choice((0, random.uniform(0, 0.006))))[0]:
     for source, target in ((own, other), (other, own)):
         for pid in open(f"{source}/cgroup.procs").read().split():
             try:

@@ -73,10 +73,24 @@ def test_only_the_mounts_of_logins_come_and_go_by_themselves() -> None:
         assert looks.is_of_session(f"/ {point} rw,nosuid - tmpfs tmpfs rw") is own, point
 
 
+def test_what_another_worker_mounts_is_not_looked_at() -> None:
+    """A job's bundle and a copy of the installation carry the token of who made them."""
+    for point, theirs in (
+        ("/var/lib/locald-kit/work/kit-gw0-4669-148/rootfs", True),
+        ("/opt/locald-kit-gw0-4669-148", True),
+        ("/opt/locald-kit-gw1-466a-7", False),
+        ("/var/lib/locald-kit/work/kit-gw1-466a-12/rootfs/proc", False),
+        ("/var/lib/locald-kit/work", False),
+        ("/etc", False),
+    ):
+        mount = f"/ {point} rw,nosuid - tmpfs tmpfs rw"
+        assert looks.is_of_neighbour(mount, ["kit-gw1-466a-9"]) is theirs, point
+
+
 def test_a_guard_sees_nothing_where_nothing_changed(watched: Path) -> None:
     """And takes its canary in again; a neighbour's traces are not its business."""
     (watched / "cgroups" / "locald-other.leaf").mkdir(parents=True)
-    told = guard.Guard(["mine"], work="/nowhere").end()
+    told = guard.Guard(["mine"]).end()
     assert told["changes"] == []
     assert told["compared"] > len(SYSCTLS)
     assert [path.name for path in watched.iterdir()] == ["cgroups"]
@@ -85,7 +99,7 @@ def test_a_guard_sees_nothing_where_nothing_changed(watched: Path) -> None:
 @pytest.mark.parametrize("what", ["touched", "removed", "replaced", "file", "leaf", "state"])
 def test_a_guard_sees_each_change(watched: Path, what: str) -> None:
     """A canary that was written to, is gone or another file; a new name; a cgroup or state of its own."""
-    keeper = guard.Guard(["mine"], work="/nowhere")
+    keeper = guard.Guard(["mine"])
     (canary,) = watched.glob(f"{guard.CANARY}*")
     match what:
         case "touched":

@@ -24,7 +24,7 @@ from conformance import again, clauses, controls, progress, report, runtimes, wa
 from conformance.hostile import Hostile
 from conformance.rendering import summary
 from conformance.session import REPORTS, TROUBLE, Controller, conclude, now_text, prepare
-from conformance.subject import PEER, SHIM, Subject
+from conformance.subject import PEER, SHIM, Agent, Subject
 from conformance.verdicts import Outcome
 from vms import home
 
@@ -375,13 +375,15 @@ def guest(request: pytest.FixtureRequest) -> Iterator[vms.Guest]:
 
 
 @pytest.fixture(scope="session")
-def product(guest: vms.Guest, request: pytest.FixtureRequest) -> Subject:
+def product(guest: vms.Guest, request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Return the installed product; what it remembers lasts for the worker."""
     config = request.config
     worker = getattr(config, "workerinput", {}).get("workerid", "main")
-    made = Subject(guest, find_runtime(config), factor=SLOWNESS[guest.profile.kind], worker=worker)
+    agent = Agent(guest)
+    made = Subject(guest, agent, find_runtime(config), factor=SLOWNESS[guest.profile.kind], worker=worker)
     config.stash[SUBJECT] = made
-    return made
+    yield made
+    agent.close()
 
 
 @pytest.fixture(autouse=True)

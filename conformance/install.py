@@ -130,7 +130,7 @@ def _install_wheel(guest: vms.Guest, users: tuple[str, ...]) -> None:
     _root(
         guest,
         f"{python} -m venv --without-pip {PREFIX}\n"
-        f"{pip} --quiet --python {PREFIX}/bin/python install --no-input --no-index --no-compile "
+        f"{pip} --quiet --python {PREFIX}/bin/python install --no-input --no-index "
         f"--disable-pip-version-check --find-links {HOME}/wheels locald",
     )
     allowed = [word for user in users for word in ("--allow-user", user)]

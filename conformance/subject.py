@@ -40,6 +40,8 @@ done
 """
 
 CALL_LIMIT_S: Final = 120.0
+# For the way there and back, on top of the agent's own limit.
+SLACK_S: Final = 30.0
 SHOWN_CHARS: Final = 6000
 
 _SHIM_LINE: Final = re.compile(
@@ -159,11 +161,45 @@ _EXECUTED: Final = re.compile(r'^(?P<pid>\d+)\s+execve(?:at)?\((?:\d+, |AT_FDCWD
 _OPENED: Final = re.compile(r'open(?:at|at2)?\((?:[A-Z_0-9]+, )?"(?P<path>[^"]*)"')
 
 
+class Agent:
+    """The kit's process in a guest; it is started when it is first needed."""
+
+    def __init__(self, guest: vms.Guest) -> None:
+        self._guest = guest
+        self._conversation: vms.Conversation | None = None
+
+    def carry_out(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the agent's answer.
+
+        Raises:
+            KitError: It could not do its part.
+            vms.GuestLost: It did not answer; the next request starts another one.
+        """
+        if self._conversation is None:
+            self._conversation = self._guest.converse([PYTHON, "-I", f"{HOME}/agent"], user="root")
+        deadline = vms.Deadline.after(request["limit_s"] + SLACK_S)
+        try:
+            line = self._conversation.ask(json.dumps(request).encode(), deadline=deadline)
+        except vms.GuestLost:
+            self._conversation = None
+            raise
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise KitError(f"the agent failed: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """Let it end."""
+        if self._conversation is not None:
+            self._conversation.close()
+
+
 @dataclass
 class Subject:
     """The installed product in one guest, for one test at a time."""
 
     guest: vms.Guest
+    agent: Agent
     runtime: Runtime
     # By how much everything is slower here than on the controller.
     factor: float
@@ -273,17 +309,9 @@ class Subject:
             KitError: The agent could not do its part.
         """
         numbered = [{"token": self.make_token(), **job} for job in jobs]
-        request = {"factor": self.factor, "jobs": numbered, "guard": guard}
         limit_s = (CALL_LIMIT_S + sum(job.get("limit_s", 20.0) for job in jobs)) * max(1.0, self.factor / 2)
-        output = self.guest.run(
-            [PYTHON, "-I", f"{HOME}/agent"],
-            user="root",
-            stdin=json.dumps(request).encode(),
-            deadline=vms.Deadline.after(limit_s),
-        )
-        if output.exit_code != 0:
-            raise KitError(f"the agent failed:\n{output.describe()}")
-        answer = json.loads(output.stdout)
+        request = {"factor": self.factor, "jobs": numbered, "guard": guard, "limit_s": limit_s}
+        answer = self.agent.carry_out(request)
         results = [Result(data) for data in answer["results"]]
         for result in results:
             self.record(result)

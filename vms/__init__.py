@@ -6,6 +6,7 @@
 Knows machines, not what is tested on them: imports neither locald nor conformance.
 """
 
+from vms.conversation import Conversation
 from vms.deadline import Deadline
 from vms.errors import (
     BootError,
@@ -34,6 +35,7 @@ __all__ = [
     "CommandFailed",
     "CommandSucceeded",
     "CommandTimedOut",
+    "Conversation",
     "Deadline",
     "Evidence",
     "Fact",

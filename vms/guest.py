@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypedDict, Unpack, runtime_checkable
 
+from vms.conversation import Conversation
 from vms.deadline import Deadline
 from vms.errors import CommandFailed, CommandSucceeded, NoSuchUser, NotInTime
-from vms.process import Finished
+from vms.process import Argument, Finished
 from vms.profile import Profile
 from vms.shell import ENDED_BY_LIMIT, Word, make_line, make_mark, quote, read_answer
 
@@ -106,6 +107,9 @@ class Revertible(Protocol):
 class Guest(ABC):
     """A machine under test."""
 
+    environment: Mapping[str, str] | None = None
+    """Of the controller's programs that carry commands into it; None passes on the controller's own."""
+
     def __init__(self, profile: Profile, identity: Mapping[str, str]) -> None:
         """Make a handle.
 
@@ -126,8 +130,19 @@ class Guest(ABC):
         """
 
     @abstractmethod
+    def enter(self, line: bytes, user: str) -> Sequence[Argument]:
+        """Return the command of this controller that runs a line of shell as `user`, with its streams."""
+
+    @abstractmethod
     def shell(self, user: str = "root") -> Sequence[str]:
         """Return the command of this controller that gives a person a shell on the guest."""
+
+    def converse(self, command: Sequence[Word], *, user: str = "plain") -> Conversation:
+        """Start a program that answers a line with a line, in a login of `user`; whoever asks for it closes it."""
+        self.check_user(user)
+        words = " ".join(quote(word) for word in command)
+        line = os.fsencode(f'cd -- "$HOME" && exec {words}')
+        return Conversation(self.enter(line, user), env=self.environment, where=self.profile.name)
 
     def check_user(self, name: str) -> None:
         """Raise NoSuchUser unless the profile promises `name`."""

@@ -142,20 +142,24 @@ def connect(profile: Profile) -> "LocalGuest":
 class LocalGuest(Guest):
     """Commands enter the holder's namespaces, as the user they are for."""
 
+    # setpriv keeps TERM and nothing else of this.
+    environment: Mapping[str, str] | None = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"}  # noqa: RUF012
+
     def __init__(self, profile: Profile, identity: Mapping[str, str], holder: int) -> None:
         super().__init__(profile, identity)
         self._holder = holder
 
     def carry(self, line: bytes, *, user: str, stdin: bytes, limit_s: float) -> process.Finished:
         """See `Guest.carry`."""
-        enter: list[process.Argument] = [*self._enter(user), "/bin/sh", "-c", line]
-        # setpriv keeps TERM and nothing else of this.
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"}
         end = Deadline.after(limit_s + SLACK_S)
         try:
-            return process.run(enter, stdin=stdin, env=environment, deadline=end)
+            return process.run(self.enter(line, user), stdin=stdin, env=self.environment, deadline=end)
         except CommandTimedOut as error:
             raise GuestLost(str(error)) from error
+
+    def enter(self, line: bytes, user: str) -> Sequence[process.Argument]:
+        """See `Guest.enter`."""
+        return [*self._enter(user), "/bin/sh", "-c", line]
 
     def shell(self, user: str = "root") -> Sequence[str]:
         """See `Guest.shell`."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from vms.deadline import Deadline
 from vms.errors import CommandTimedOut, VmsError
@@ -105,6 +105,35 @@ def check(
         message = f"exit code {done.exit_code}: {' '.join(done.command)}\n{said}"
         raise error(message.rstrip(), hint=hint)
     return done
+
+
+def start_piped(
+    command: Sequence[Argument], *, env: Mapping[str, str] | None, errors: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start a program that is spoken to through pipes, and return it; `end_piped` ends it."""
+    return subprocess.Popen(  # noqa: S603 -- argument list, no shell
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env=env,
+        start_new_session=True,
+    )
+
+
+def end_piped(child: subprocess.Popen[bytes]) -> None:
+    """End its input; where that is not enough, TERM and KILL."""
+    if child.stdin is not None:
+        with contextlib.suppress(OSError):
+            child.stdin.close()
+    try:
+        child.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        # It is flushed by `communicate`, which this one is past.
+        child.stdin = None
+        _end(child)
+    if child.stdout is not None:
+        child.stdout.close()
 
 
 def start(command: Sequence[str], *, log: Path) -> int:

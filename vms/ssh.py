@@ -124,6 +124,10 @@ class SshGuest(Guest):
         end = Deadline.after(limit_s + SLACK_S)
         return self.backend(user).run_bounded(line, stdin=stdin, deadline=end)
 
+    def enter(self, line: bytes, user: str) -> Sequence[process.Argument]:
+        """See `Guest.enter`."""
+        return self.backend(user).make_command(line)
+
     def shell(self, user: str = "root") -> Sequence[str]:
         """See `Guest.shell`."""
         self.check_user(user)

@@ -25,6 +25,8 @@ class Guest:
             state = {"sysctls": ["x 2" if changed else "x 1"], "mounts": []}
             return vms.Output(tuple(command), "root", 0, json.dumps(state).encode(), b"", 0.1)
         raise vms.GuestLost("the machine is gone")
+    def converse(self, command, **more):
+        return self.run(command)
     def close(self):
         pass
 

@@ -57,6 +57,10 @@ class Guard:
         while find_children() and time.monotonic() < end:
             time.sleep(0.02)
         after = self._look() | {f"process {pid}": words for pid, words in find_children().items()}
+        # Not looked for before: the tokens are new.
+        for path in find_traces():
+            if any(token in path for token in self._tokens):
+                after[f"trace {path}"] = "there"
         for path in self._canaries:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
@@ -77,9 +81,6 @@ class Guard:
             found |= read_directory(directory)
         for path in self._canaries:
             found[f"canary {path}"] = read_canary(path)
-        for path in find_traces():
-            if any(token in path for token in self._tokens):
-                found[f"trace {path}"] = "there"
         return found
 
 
@@ -140,10 +141,24 @@ def read_directory(directory: str) -> State:
 
 def find_traces() -> Iterator[str]:
     """Return cgroups and entries of the shim's state directory: a container's own must be gone with it."""
-    for directory, names, _ in os.walk(CGROUPS):
-        yield from (f"{directory}/{name}" for name in names)
+    yield from list_directories(CGROUPS)
     for directory, names, files in os.walk(STATE):
         yield from (f"{directory}/{name}" for name in (*names, *files))
+
+
+def list_directories(top: str) -> Iterator[str]:
+    """Return the directories below `top`; a cgroup has dozens of files, and most have no cgroup in them."""
+    waiting = [top]
+    while waiting:
+        directory = waiting.pop()
+        with contextlib.suppress(OSError):
+            # Two names, its own and `.`: as in every file system of the kernel's own, nothing is in it to go to.
+            if os.stat(directory).st_nlink == 2:  # noqa: PLR2004
+                continue
+            with os.scandir(directory) as entries:
+                inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            yield from inner
+            waiting += inner
 
 
 def find_children() -> dict[int, str]:

@@ -63,6 +63,7 @@ class Profile:
     traits: What clauses are chosen by; names of `TRAITS`.
     watched: Files that nobody may write, and directories whose mounts nobody may change, while the machine is up.
     public: The box is one that others publish; the user says which file it is (see `vms.public`).
+    emulated_arguments: Of the kernel too, where no hardware runs the guest's code: what makes emulation faster.
     python: The interpreter of the guest that is new enough for the product; empty if it has none.
     allowed_engines: The container engines that may be found on it.
     """
@@ -78,6 +79,7 @@ class Profile:
     box: str = ""
     public: bool = False
     kernel_arguments: tuple[str, ...] = ()
+    emulated_arguments: tuple[str, ...] = ()
     memory_mib: int = 0
     cpus: int = 0
     allowed_engines: tuple[str, ...] = ()
@@ -134,6 +136,7 @@ def parse(data: Mapping[str, object], path: Path) -> Profile:
             public=public,
             # A public box boots by itself, with what its own disk says.
             kernel_arguments=() if public else table.texts("kernel_arguments"),
+            emulated_arguments=() if public else table.texts("emulated_arguments", ()),
             watched=_absolute(table, "watched"),
             python=_python(table),
             memory_mib=table.number("memory_mib", least=128),

@@ -202,7 +202,7 @@ def _declare(
         "kernel": box.kernel,
         "kernel_image": str(box.kernel_image or ""),
         "initrd": str(box.initrd or ""),
-        "command_line": " ".join((*COMMON_ARGUMENTS, *profile.kernel_arguments)) if box.kernel else "",
+        "command_line": " ".join(_kernel_arguments(profile, accelerator)) if box.kernel else "",
         "accelerator": accelerator,
         "memory_mib": profile.memory_mib,
         "cpus": profile.cpus,
@@ -220,6 +220,11 @@ def _declare(
     machine.facts.write_text(json.dumps(facts, indent=1))
     shutil.copy(FILES / "Vagrantfile", machine.directory / "Vagrantfile")
     return facts
+
+
+def _kernel_arguments(profile: Profile, accelerator: str) -> tuple[str, ...]:
+    emulated = profile.emulated_arguments if accelerator == "tcg" else ()
+    return (*COMMON_ARGUMENTS, *emulated, *profile.kernel_arguments)
 
 
 def _boot(profile: Profile, machine: _Machine, deadline: Deadline) -> None:

@@ -58,6 +58,7 @@ def test_defaults_are_few() -> None:
         ({"cpus": True}, "cpus"),
         ({"users": ["nobody"]}, "users"),
         ({"kernel_arguments": "quiet"}, "kernel_arguments"),
+        ({"emulated_arguments": "quiet"}, "emulated_arguments"),
         ({"facts": []}, "facts"),
         ({"facts": ["true"]}, "facts"),
         ({"facts": fact(color="red")}, "color"),

@@ -153,7 +153,7 @@ def list_directories(top: str) -> Iterator[str]:
         directory = waiting.pop()
         with contextlib.suppress(OSError):
             # Two names, its own and `.`: as in every file system of the kernel's own, nothing is in it to go to.
-            if os.stat(directory).st_nlink == 2:  # noqa: PLR2004
+            if os.stat(directory).st_nlink == 2:
                 continue
             with os.scandir(directory) as entries:
                 inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

@@ -9,6 +9,7 @@ import selectors
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from typing import IO, cast
 
 from vms import process
 from vms.deadline import Deadline
@@ -58,8 +59,7 @@ class Conversation:
             self._errors.close()
 
     def _send(self, content: bytes, deadline: Deadline) -> None:
-        assert self._child.stdin is not None
-        number = self._child.stdin.fileno()
+        number = cast("IO[bytes]", self._child.stdin).fileno()
         os.set_blocking(number, False)
         with selectors.DefaultSelector() as selector:
             selector.register(number, selectors.EVENT_WRITE)
@@ -74,8 +74,7 @@ class Conversation:
                     time.sleep(0.01)
 
     def _receive(self, deadline: Deadline) -> bytes:
-        assert self._child.stdout is not None
-        number = self._child.stdout.fileno()
+        number = cast("IO[bytes]", self._child.stdout).fileno()
         pieces = [self._rest]
         with selectors.DefaultSelector() as selector:
             selector.register(number, selectors.EVENT_READ)

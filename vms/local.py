@@ -143,7 +143,7 @@ class LocalGuest(Guest):
     """Commands enter the holder's namespaces, as the user they are for."""
 
     # setpriv keeps TERM and nothing else of this.
-    environment: Mapping[str, str] | None = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"}  # noqa: RUF012
+    environment: Mapping[str, str] | None = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"}
 
     def __init__(self, profile: Profile, identity: Mapping[str, str], holder: int) -> None:
         super().__init__(profile, identity)

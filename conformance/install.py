@@ -122,15 +122,16 @@ def stage_agent(directory: Path) -> None:
 
 def _install_wheel(guest: vms.Guest, users: tuple[str, ...]) -> None:
     python = guest.profile.python
-    # The guest's own pip where it has one: a controller's may be too old for the guest's Python.
-    pip = (
-        f"set -- /usr/share/python-wheels/pip-*.whl {HOME}/wheels/pip-*.whl; "
-        f'test -e "$1" || shift; {python} "$1/pip"'
-    )
+    # The guest's own pip where it has one: a controller's may be too old for the guest's Python. Unpacked, since modules
+    # of an archive are compiled anew by each process that imports them; and run by the environment's own interpreter,
+    # since `--python` would start a second one.
     _root(
         guest,
+        f"set -- /usr/share/python-wheels/pip-*.whl {HOME}/wheels/pip-*.whl\n"
+        'test -e "$1" || shift\n'
+        f"{python} -m zipfile -e $1 {HOME}/pip\n"
         f"{python} -m venv --without-pip {PREFIX}\n"
-        f"{pip} --quiet --python {PREFIX}/bin/python install --no-input --no-index "
+        f"{PREFIX}/bin/python {HOME}/pip/pip --quiet install --no-input --no-index "
         f"--disable-pip-version-check --find-links {HOME}/wheels locald",
     )
     allowed = [word for user in users for word in ("--allow-user", user)]

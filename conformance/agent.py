@@ -33,7 +33,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conformance.guard import Guard
-from conformance.looks import find_processes, is_of_neighbour, kernel_log, list_tree, read_mounts, read_state
+from conformance.looks import (
+    find_processes,
+    is_of_neighbour,
+    kernel_log,
+    list_processes,
+    list_tree,
+    read_mounts,
+    read_state,
+)
 
 HOME = "/var/lib/locald-kit"
 WORK = f"{HOME}/work"
@@ -100,6 +108,7 @@ class Run:
         }
         self.selector = selectors.DefaultSelector()
         self.seen = 0  # how far `expect` has read
+        self.older = list_processes()
         self.pid = 0
         self.master = -1
         self.input = -1
@@ -459,7 +468,7 @@ class Run:
     def settle(self) -> list[str]:
         """Wait for the job's processes to be gone; return those that stayed, and end them."""
         end = time.monotonic() + self.settle_s
-        while (left := find_processes(self.job.token)) and time.monotonic() < end:
+        while (left := find_processes(self.job.token, self.older)) and time.monotonic() < end:
             time.sleep(0.02)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):

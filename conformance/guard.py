@@ -163,9 +163,11 @@ def list_directories(top: str) -> Iterator[str]:
 
 def find_children() -> dict[int, str]:
     """Collect what has ended of this process's children; return the others with their names."""
-    with contextlib.suppress(ChildProcessError):
+    try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+    except ChildProcessError:
+        return {}
     own, found = os.getpid(), {}
     for name in os.listdir("/proc"):
         if name.isdigit():

@@ -122,8 +122,8 @@ def stage_agent(directory: Path) -> None:
 
 def _install_wheel(guest: vms.Guest, users: tuple[str, ...]) -> None:
     python = guest.profile.python
-    # The guest's own pip where it has one: a controller's may be too old for the guest's Python. Unpacked, since modules
-    # of an archive are compiled anew by each process that imports them; and run by the environment's own interpreter,
+    # The guest's own pip where it has one: a controller's may be too old for the guest's Python. Unpacked: modules of
+    # an archive are compiled anew by each process that imports them. And run by the environment's own interpreter,
     # since `--python` would start a second one.
     _root(
         guest,

@@ -73,11 +73,21 @@ def read_state(pid: int) -> str:
         return stream.read().rpartition(")")[2].split()[0]
 
 
-def find_processes(token: str) -> dict[int, str]:
-    """Return the living processes that carry `token` in their arguments or environment."""
+def list_processes() -> set[str]:
+    """Return the numbers of all processes, as names below /proc."""
+    return {name for name in os.listdir("/proc") if name.isdigit()}
+
+
+def find_processes(token: str, older: Collection[str] = ()) -> dict[int, str]:
+    """Return the living processes that carry `token` in their arguments or environment.
+
+    Args:
+        token: The name of a job.
+        older: Processes from before that job: they cannot know it, and to read all of them takes longer than most jobs.
+    """
     needle, found = token.encode(), {}
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
+    for name in list_processes().difference(older):
+        if int(name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
             with open(f"/proc/{name}/cmdline", "rb") as stream:

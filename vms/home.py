@@ -4,8 +4,11 @@ One directory, LOCALD_VMS_HOME or else $XDG_CACHE_HOME/locald-vms; removing it l
 else (destroy what is up first). Imports nothing of this package.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 VARIABLE = "LOCALD_VMS_HOME"
@@ -40,3 +43,15 @@ def sockets() -> Path:
     path = Path(f"/run/locald-vms-{tag()}")
     path.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep others of this home from building a box, and from handing one to Vagrant and libvirt, at the same time.
+
+    The first machine of a box uploads its disk; those after it start from that and need not wait.
+    """
+    root().mkdir(parents=True, exist_ok=True)
+    with (root() / "shared.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -96,7 +96,8 @@ def build(name: str, *, report: Report = silent) -> str:
     from vms import boxes  # noqa: PLC0415 -- as in _kind
 
     host.require()
-    box = boxes.find(profile, report=report)
+    with home.alone():
+        box = boxes.find(profile, report=report)
     return f"{box.name} sha256:{box.sha256}"
 
 

@@ -6,14 +6,13 @@ Vagrantfile reads), vagrant.log, console, ssh_config.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +143,7 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> No
     """
     host.require()
     with contextlib.ExitStack() as alone:
-        alone.enter_context(_alone())
+        alone.enter_context(home.alone())
         box = boxes.find(profile, report=report)
         host.start()
         accelerator = accel.choose(box.kernel_image, box.sha256) if box.kernel_image else accel.recall()
@@ -152,18 +151,6 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> No
         if any(volume.startswith(f"{box.name}_") for volume in _volumes()):
             alone.close()
         _up(profile, box, accelerator, report=report, limit_s=limit_s)
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Keep others of this home from building a box, and from handing one to Vagrant and libvirt, at the same time.
-
-    The first machine of a box uploads its disk; those after it start from that and need not wait.
-    """
-    home.root().mkdir(parents=True, exist_ok=True)
-    with (home.root() / "shared.lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _up(

@@ -11,7 +11,9 @@ import sys
 import time
 
 from vms import home, host, machines, probe, process, profile
+from vms.deadline import Deadline
 from vms.errors import VmsError
+from vms.guest import DEFAULT_LIMIT_S
 
 NOT_IN_FORCE = 3
 """The exit code of `prove` when the machine is not what its profile says."""
@@ -54,6 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
         inner.add_argument("profile", choices=profile.names())
         if verb == "ssh":
             inner.add_argument("--user", default="root")
+            inner.add_argument(
+                "--limit-s", type=float, default=DEFAULT_LIMIT_S, help="the command is ended after so long"
+            )
             inner.add_argument("command", nargs="*", help="after --")
     return parser
 
@@ -105,7 +110,8 @@ def _ssh(chosen: argparse.Namespace) -> int:
     guest = machines.connect(chosen.profile)
     if not chosen.command:
         process.become(guest.shell(chosen.user))
-    output = guest.run(chosen.command, user=chosen.user)
+    deadline = Deadline.after(chosen.limit_s)
+    output = guest.run(chosen.command, user=chosen.user, deadline=deadline)
     os.write(1, output.stdout)
     os.write(2, output.stderr)
     return output.exit_code

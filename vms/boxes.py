@@ -5,6 +5,7 @@ builds and the versions of the tools. It holds vmlinuz, initrd.img, NAME.box and
 each, the packages and the times. Nothing is ever fetched by a name alone: Vagrant adds the file that was just verified.
 """
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -65,12 +66,19 @@ class Box:
 
 
 def declare(name: str) -> Declaration:
-    """Return the declaration of a box; ProfileError if it is not as it must be."""
+    """Return the declaration of a box; ProfileError if it is not as it must be.
+
+    One with a `base` is another box with more packages: nothing else tells the two apart.
+    """
     path = box_build.FILES / f"{name}.toml"
     try:
         table = Table(tomllib.loads(path.read_text("utf-8")), path, "box")
     except (FileNotFoundError, tomllib.TOMLDecodeError) as error:
         raise ProfileError(path, name, str(error)) from error
+    if table.has("base"):
+        base, added = declare(table.text("base")), table.texts("packages")
+        table.end()
+        return dataclasses.replace(base, name=name, packages=(*base.packages, *added))
     declaration = Declaration(
         name=name,
         suite=table.text("suite"),

@@ -24,6 +24,7 @@ TRAITS: Mapping[str, str] = {
     "no-user-namespaces": "nobody who logs in gets a user namespace, root neither",
     "apparmor": "it is AppArmor that refuses them",
     "hardened": "/proc hides other users' processes, /home is nosuid and nodev, ptrace is for root",
+    "oracle": "podman and crun are installed; what the product does is compared with what they do",
     "unsupported": "the product has to refuse this host; only clauses that name this trait apply",
 }
 """What a profile may say of its host for clauses to be chosen by; each is proven by the profile's facts."""

@@ -54,11 +54,31 @@ def test_any_input_changes_the_name() -> None:
 
 @pytest.mark.parametrize("name", [path.stem for path in box_build.FILES.glob("*.toml")], ids=str)
 def test_every_declaration_of_the_project_is_valid(name: str) -> None:
-    """And asks for no container engine."""
+    """And asks for no container engine, unless it is the one to compare with."""
     declared = boxes.declare(name)
+    engines = {"runc", "crun", "podman", "bubblewrap"} & set(declared.packages)
 
     assert {"python3", "strace", "sudo"} <= set(declared.packages)
-    assert not {"runc", "crun", "podman", "bubblewrap"} & set(declared.packages)
+    assert engines == ({"crun", "podman"} if name == "debian12-podman" else set())
+
+
+def test_a_box_on_a_base_is_the_base_with_more_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is changed in the base is changed in both; nothing else can be said, so that no more can differ."""
+    monkeypatch.setattr(box_build, "FILES", tmp_path)
+    (tmp_path / "some.toml").write_text(
+        'suite = "bookworm"\nkernel_package = "linux"\npackages = ["a", "b"]\ninitrd_modules = ["ext4"]\n'
+        "disk_gib = 4\nepoch = 1\n"
+    )
+    more = tmp_path / "more.toml"
+    more.write_text('base = "some"\npackages = ["c"]\n')
+
+    assert boxes.declare("more") == dataclasses.replace(DECLARATION, name="more", packages=("a", "b", "c"))
+
+    more.write_text('base = "some"\npackages = ["c"]\ndisk_gib = 5\n')
+    with pytest.raises(ProfileError, match="disk_gib"):
+        boxes.declare("more")
 
 
 def test_an_unknown_box_is_an_error() -> None:

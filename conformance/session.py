@@ -19,6 +19,7 @@ from conformance import (
     clauses,
     install,
     logs,
+    oracle,
     peers,
     preconditions,
     progress,
@@ -118,6 +119,7 @@ def prepare(config: pytest.Config, controller: Controller, say: Callable[[str], 
             debian=any(name in install.BIG_CLAUSES for name in controller.judged),
         )
         controller.subject |= peers.install(controller.guest, controller.runtime, cache)
+        controller.subject |= oracle.install(controller.guest, cache)
     with timed(controller, "look"):
         controller.state = snapshot.take_snapshot(controller.guest)
 

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import click
 
+from conformance.clauses import read_catalogue
+from conformance.likeness import read_departures, render
+from conformance.oracle import TRAIT
 from locald import errors
 from locald.cli.app import group
 from locald.errors import LocaldError
@@ -78,10 +81,28 @@ def find_errors() -> Iterator[type[LocaldError]]:
             yield kind
 
 
+def podman_page() -> str:
+    """Return the page of what differs from podman on purpose."""
+    compared = {
+        clause.id: clause.statement for clause in read_catalogue().values() if f"@{TRAIT}" in clause.profiles
+    }
+    lines = [
+        "# locald beside podman",
+        "",
+        "Made from `conformance/departures.toml` by `python -m tests.manual`. On the host `reference` the kit runs the",
+        "same images by both, rootless, and compares what their payloads see. Each difference is here with its reason:",
+        "one that is not, or that is here and gone, turns the clause red. Values are regular expressions; `absent` is",
+        "nothing.",
+        "",
+    ]
+    return "\n".join([*lines, *render(read_departures(), compared)]).rstrip("\n") + "\n"
+
+
 PAGES: dict[Path, Callable[[], str]] = {
     REFERENCE / "locald.md": command_page,
     REFERENCE / "errors.md": error_page,
     REFERENCE / "clauses.md": clause_page,
+    REFERENCE / "podman.md": podman_page,
 }
 
 

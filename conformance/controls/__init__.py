@@ -5,7 +5,7 @@ plants each in a guest that is thrown away, runs the clauses that claim it, and 
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -62,12 +62,12 @@ def read_controls() -> dict[str, Control]:
     return parse_controls(DECLARED.read_text("utf-8"))
 
 
-def claims(catalogue: Catalogue, control: str, profile: str) -> tuple[str, ...]:
-    """Return the clauses that claim to see `control`, on `profile`."""
+def claims(catalogue: Catalogue, control: str, profile: str, traits: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the clauses that claim to see `control`, on `profile`, which has these traits."""
     return tuple(
         clause.id
         for clause in catalogue.values()
-        if control in clause.controls and clause.applies_to(profile)
+        if control in clause.controls and clause.applies_to(profile, traits)
     )
 
 
@@ -85,7 +85,12 @@ class Account:
 
 
 def make_account(
-    catalogue: Catalogue, profile: str, verdicts: Mapping[str, Mapping[str, str]], controls: Iterable[Control]
+    catalogue: Catalogue,
+    profile: str,
+    verdicts: Mapping[str, Mapping[str, str]],
+    controls: Iterable[Control],
+    *,
+    traits: Collection[str] = (),
 ) -> Account:
     """Return the account of a run of controls.
 
@@ -94,6 +99,7 @@ def make_account(
         profile: Where the controls were planted.
         verdicts: For each control that ran, the verdict of each clause it was judged by.
         controls: Those that were to run.
+        traits: The profile's.
     """
     red: set[str] = set()
     missed, beyond, caught = [], [], {}
@@ -101,11 +107,11 @@ def make_account(
         name = control.name
         found = {clause for clause, verdict in verdicts.get(name, {}).items() if verdict == "FAIL"}
         red |= found
-        claimed = claims(catalogue, name, profile)
+        claimed = claims(catalogue, name, profile, traits)
         missed += [(name, clause) for clause in claimed if clause not in found]
         accepted = ",".join(control.also)
         beyond += [(name, clause) for clause in sorted(found - set(claimed)) if not matches(clause, accepted)]
         caught[name] = len(found)
-    applicable = [clause.id for clause in catalogue.values() if clause.applies_to(profile)]
+    applicable = [clause.id for clause in catalogue.values() if clause.applies_to(profile, traits)]
     unproven = tuple(clause for clause in applicable if clause not in red)
     return Account(tuple(missed), tuple(beyond), unproven, caught)

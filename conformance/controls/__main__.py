@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Final
 
 import vms
-from conformance import clauses, inputs, install, preconditions
+from conformance import clauses, inputs, install, oracle, preconditions
 from conformance.controls import WRAPPER, Account, Control, claims, make_account, read_controls
 from conformance.planted import NoReport, Planted
 from conformance.subject import HOME, PREFIX, SHIM
 
 ROOT: Final = Path(__file__).parent.parent.parent
-PROFILE: Final = "local"
-RUN_LIMIT_S: Final = 600
+DEFAULT: Final = "local"
+# For the clauses of one fault; an emulated guest takes minutes for one that compares engines.
+RUN_LIMIT_S: Final = {"local": 600.0, "vm": 3600.0}
+STEP_LIMIT_S: Final = 300.0
 BUILD_LIMIT_S: Final = 600
 MUTANT_FLAGS: Final = "-C target-feature=+crt-static --cfg locald_mutants"
 REAL: Final = f"{PREFIX}/real/locald-shim"
@@ -38,6 +40,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m conformance.controls", description=__doc__)
     parser.add_argument(
         "--wheel", type=Path, required=True, help="a good wheel, in which the faults are planted"
+    )
+    parser.add_argument(
+        "--profile",
+        default=DEFAULT,
+        choices=vms.names(),
+        help=f"the host that the faults are planted on; {DEFAULT} by default",
     )
     parser.add_argument(
         "--only", metavar="GLOB", default="*", help="only these controls: globs separated by commas"
@@ -62,26 +70,32 @@ def main() -> int:
     chosen = [control for name, control in controls.items() if clauses.matches(name, arguments.only)]
     started = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
     directory = arguments.report_dir or ROOT / "reports" / f"controls-{started}"
+    profile = vms.read(arguments.profile)
     verdicts: dict[str, dict[str, str]] = {}
     reach = {
         name: clause
         for name, clause in catalogue.items()
         if name not in install.BIG_CLAUSES
-        and clause.applies_to(PROFILE)
+        and clause.applies_to(profile.name, profile.traits)
         and clauses.matches(name, arguments.clause.upper())
     }
-    with vms.booted(PROFILE, report=say) as guest:
+    with vms.booted(profile.name, report=say) as guest:
         for proof in preconditions.prove(guest):
             if not proof.proven:
                 say(f"not proven: {proof.name}: {proof.observed}")
                 return 1
         product = install.Product(arguments.wheel, None)
         install.install(guest, product, arguments.kit_cache, guest.profile.users, debian=False)
+        oracle.install(guest, arguments.kit_cache)
         root(guest, f"cp -a {PREFIX} {PRISTINE}")
         for control in chosen:
-            claiming = [name for name in claims(catalogue, control.name, PROFILE) if name in reach]
+            claiming = [
+                name
+                for name in claims(catalogue, control.name, profile.name, profile.traits)
+                if name in reach
+            ]
             if not claiming:
-                say(f"{control.name}: no clause claims it")
+                say(f"{control.name}: no clause claims it here")
                 continue
             wanted = list(reach) if arguments.exact else claiming
             begin = time.monotonic()
@@ -89,8 +103,9 @@ def main() -> int:
                 verdicts[control.name] = judge(control.name, wanted, directory, arguments)
             red = sum(verdict == "FAIL" for verdict in verdicts[control.name].values())
             say(f"{control.name}: {red} of {len(wanted)} clauses red, {time.monotonic() - begin:.0f} s")
-    account = make_account(reach, PROFILE, verdicts, chosen)
-    write_account(directory, account, verdicts, arguments.wheel)
+    planted_here = [control for control in chosen if control.name in verdicts]
+    account = make_account(reach, profile.name, verdicts, planted_here, traits=profile.traits)
+    write_account(directory, account, verdicts, arguments)
     for line in describe(account, len(reach), directory):
         say(line)
     complete = arguments.only == arguments.clause == "*"
@@ -149,7 +164,8 @@ def judge(control: str, wanted: list[str], directory: Path, arguments: argparse.
     """Run the clauses against the planted fault and return their verdicts."""
     # One clause is not worth a second worker.
     jobs = arguments.jobs if len(wanted) > 1 else 1
-    machine = Planted(PROFILE, control, arguments.wheel, directory / control, jobs, RUN_LIMIT_S)
+    limit_s = RUN_LIMIT_S[vms.read(arguments.profile).kind]
+    machine = Planted(arguments.profile, control, arguments.wheel, directory / control, jobs, limit_s)
     try:
         return machine.run(",".join(wanted))
     except NoReport as error:
@@ -158,13 +174,13 @@ def judge(control: str, wanted: list[str], directory: Path, arguments: argparse.
 
 
 def write_account(
-    directory: Path, account: Account, verdicts: dict[str, dict[str, str]], wheel: Path
+    directory: Path, account: Account, verdicts: dict[str, dict[str, str]], arguments: argparse.Namespace
 ) -> None:
     """Leave the account beside the reports of the controls."""
     document = {
         "schema": "locald-conformance-controls/1",
-        "profile": PROFILE,
-        "wheel_sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "profile": arguments.profile,
+        "wheel_sha256": hashlib.sha256(arguments.wheel.read_bytes()).hexdigest(),
         "missed": [{"control": control, "clause": clause} for control, clause in account.missed],
         "beyond": [{"control": control, "clause": clause} for control, clause in account.beyond],
         "unproven": list(account.unproven),
@@ -195,7 +211,7 @@ def describe(account: Account, clauses_total: int, directory: Path) -> list[str]
 
 def root(guest: vms.Guest, script: str) -> None:
     """Run a shell script as root in the guest."""
-    guest.succeed(["/bin/sh", "-eu", "-c", script], user="root", deadline=vms.Deadline.after(120))
+    guest.succeed(["/bin/sh", "-eu", "-c", script], user="root", deadline=vms.Deadline.after(STEP_LIMIT_S))
 
 
 def say(line: str) -> None:

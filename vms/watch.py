@@ -37,6 +37,8 @@ def start(guest: Guest, watched: Sequence[str] | None = None) -> None:
     if not watched:
         return
     guest.push(PROGRAM, PLACE)
+    # What an earlier one wrote would look as if this one watched already.
+    guest.succeed(["rm", "-f", LOG], user="root")
     # A service: it belongs to no login, and no login's restriction is on it.
     run = ["systemd-run", "--quiet", f"--unit={UNIT}", "/usr/bin/python3", "-I", PLACE, LOG, *watched]
     guest.succeed(run, user="root", deadline=Deadline.after(START_LIMIT_S))

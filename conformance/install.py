@@ -17,7 +17,7 @@ from conformance import inputs, provenance
 from conformance.subject import HOME, LOCALD, PREFIX, SHIM, STRANGER
 
 # What runs in the guest. A directory, so that Python keeps what it compiled: half a second a call when emulated.
-AGENT: Final = ("__init__.py", "agent.py", "guard.py", "look.py", "looks.py")
+AGENT: Final = ("__init__.py", "agent.py", "guard.py", "look.py", "looks.py", "serve.py")
 # A home for each worker, and one for tests that share a store and take turns.
 SHARED: Final = "shared"
 WORKERS: Final = ("main", SHARED, *(f"gw{number}" for number in range(8)))
@@ -117,7 +117,7 @@ def stage_agent(directory: Path) -> None:
     package.mkdir(parents=True)
     for name in AGENT:
         shutil.copy(Path(__file__).with_name(name), package / name)
-    (directory / "__main__.py").write_text("from conformance.agent import main\n\nmain()\n")
+    (directory / "__main__.py").write_text("from conformance.serve import main\n\nmain()\n")
 
 
 def _install_wheel(guest: vms.Guest, users: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ at the same moment would both wait for both.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import pytest
@@ -133,30 +133,29 @@ def theirs_of(oracle: Oracle) -> list[Facts]:
     )
 
 
+def assert_cases_alike(
+    clause: str, subject: Subject, oracle: Oracle, mode: Mode, see: Callable[[Facts], dict[str, str]]
+) -> None:
+    """Judge one view of each of the four containers, ours beside theirs."""
+    ours, theirs = ours_of(subject, mode), theirs_of(oracle)
+    assert_alike(
+        clause,
+        mode,
+        seen(CASES, [see(facts) for facts in ours]),
+        seen(CASES, [see(facts) for facts in theirs]),
+    )
+
+
 @pytest.mark.clause("REF-001")
 def test_the_environment(subject: Subject, oracle: Oracle, mode: Mode) -> None:
     """Every variable, in four containers."""
-    ours, theirs = ours_of(subject, mode), theirs_of(oracle)
-
-    assert_alike(
-        "REF-001",
-        mode,
-        seen(CASES, [dict(facts.environ) for facts in ours]),
-        seen(CASES, [dict(facts.environ) for facts in theirs]),
-    )
+    assert_cases_alike("REF-001", subject, oracle, mode, lambda facts: dict(facts.environ))
 
 
 @pytest.mark.clause("REF-002")
 def test_the_arguments(subject: Subject, oracle: Oracle, mode: Mode) -> None:
     """Entry point and arguments, in four containers."""
-    ours, theirs = ours_of(subject, mode), theirs_of(oracle)
-
-    assert_alike(
-        "REF-002",
-        mode,
-        seen(CASES, [{"argv": see_process(facts)["argv"]} for facts in ours]),
-        seen(CASES, [{"argv": see_process(facts)["argv"]} for facts in theirs]),
-    )
+    assert_cases_alike("REF-002", subject, oracle, mode, lambda facts: {"argv": see_process(facts)["argv"]})
 
 
 @pytest.mark.clause("REF-003")

@@ -1,4 +1,4 @@
-"""The agent answers each request from a process of its own, whatever becomes of that."""
+"""The kit's process in a guest answers each request from a process of its own, whatever becomes of that."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from conformance import agent
+from conformance import serve
 
 pytestmark = pytest.mark.spawns
 REQUEST = {"jobs": [], "limit_s": 30.0}
@@ -15,8 +15,8 @@ REQUEST = {"jobs": [], "limit_s": 30.0}
 
 def ask(monkeypatch: pytest.MonkeyPatch, carry_out: Any, **more: Any) -> dict[str, Any]:
     """Return the answer to a request that is carried out so."""
-    monkeypatch.setattr(agent, "carry_out", carry_out)
-    answer: dict[str, Any] = json.loads(agent.answer(REQUEST | more))
+    monkeypatch.setattr(serve, "carry_out", carry_out)
+    answer: dict[str, Any] = json.loads(serve.answer(REQUEST | more))
     return answer
 
 

@@ -9,8 +9,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import IO, Any, Self, cast
+from typing import IO, Any, NamedTuple, Self, cast
 
 from locald.errors.images import DigestMismatch, LayerInvalid, MediaTypeUnsupported, StoreFull, StoreUnusable
 from locald.oci import Digest
@@ -198,12 +197,11 @@ def walk(stream: LayerStream) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo
             yield archive, member
 
 
-@dataclass(slots=True)
-class LayerFacts:
+class LayerFacts(NamedTuple):
     """What is learnt by reading a layer once."""
 
-    uids: set[int] = field(default_factory=set)
-    gids: set[int] = field(default_factory=set)
+    uids: set[int]
+    gids: set[int]
 
 
 def scan(blob: IO[bytes], layer: Digest, diff_id: Digest) -> LayerFacts:
@@ -213,7 +211,7 @@ def scan(blob: IO[bytes], layer: Digest, diff_id: Digest) -> LayerFacts:
         DigestMismatch: (exit 125, `image.digest-mismatch`).
         LayerInvalid: (exit 125, `image.layer-invalid`).
     """
-    facts = LayerFacts()
+    facts = LayerFacts(set(), set())
     with layer_errors(layer):
         stream = LayerStream(blob, diff_id.algorithm)
         for _, member in walk(stream):

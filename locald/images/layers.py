@@ -9,8 +9,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from locald.errors.images import OwnerUnmapped
 from locald.images.archive import CHUNK_BYTES, LayerStream, layer_errors, walk
@@ -30,12 +29,13 @@ NOTES_LIMIT = 20  # paths kept for each kind of note
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(slots=True)
 class Notes:
     """What was left out, by kind: how often, and where first."""
 
-    counts: dict[str, int] = field(default_factory=dict)
-    paths: dict[str, list[str]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.counts: dict[str, int] = {}
+        self.paths: dict[str, list[str]] = {}
 
     def add(self, kind: str, path: bytes) -> None:
         """Note that `path` lost something."""
@@ -45,8 +45,7 @@ class Notes:
             examples.append(path.decode(errors="backslashreplace"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Metadata:
+class _Metadata(NamedTuple):
     """What a directory gets at the end: before, it must be writable, and each new entry changes its times."""
 
     mode: int

@@ -1,11 +1,10 @@
-"""Read images from an OCI layout: a directory (`oci:`), or a tar of one (`oci-archive:`).
+"""Read images from an OCI layout in a directory (`oci:`).
 
 Imports `oci`, `errors` and `store`. Source: image-spec 1.1, image-layout.md.
 """
 
 import hashlib
 import os
-import tarfile
 from pathlib import Path
 from typing import IO
 
@@ -101,34 +100,10 @@ class Layout:
         return os.fdopen(fd, "rb")
 
 
-class LayoutArchive(Layout):
-    """An OCI layout in a tar file, read where it lies."""
-
-    def __init__(self, reference: LayoutReference) -> None:
-        """Name the archive; nothing is read yet."""
-        super().__init__(reference)
-        self._archive: tarfile.TarFile | None = None
-        self._members: dict[str, tarfile.TarInfo] = {}
-
-    def close(self) -> None:
-        """Close the archive."""
-        if self._archive is not None:
-            self._archive.close()
-
-    def _open_member(self, name: str) -> IO[bytes]:
-        if self._archive is None:
-            try:
-                self._archive = tarfile.open(self._path)  # noqa: SIM115  # close() does
-                self._members = {os.path.normpath(member.name): member for member in self._archive}
-            except (tarfile.TarError, EOFError, ValueError) as error:
-                raise ManifestInvalid(str(self._reference), f"it is no tar archive ({error})") from error
-        member = self._members.get(name)
-        file = self._archive.extractfile(member) if member is not None and member.isreg() else None
-        if file is None:
-            raise FileNotFoundError(name)
-        return file
-
-
 def open_layout(reference: LayoutReference) -> Layout:
     """Return the reader for what `reference` names."""
-    return LayoutArchive(reference) if reference.transport == "oci-archive" else Layout(reference)
+    if reference.transport == "oci-archive":
+        from locald.images.layout_archive import LayoutArchive  # noqa: PLC0415  # brings tarfile
+
+        return LayoutArchive(reference)
+    return Layout(reference)

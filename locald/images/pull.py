@@ -112,7 +112,7 @@ def _serves(image: Image, wanted: Platform, store: Store) -> bool:
 
 def _open_source(name: Reference | LayoutReference) -> Source:
     if isinstance(name, LayoutReference):
-        from locald.images.layout import open_layout  # noqa: PLC0415  # brings tarfile
+        from locald.images.layout import open_layout  # noqa: PLC0415  # brings hashlib
 
         return open_layout(name)
     from locald.images.registry import Registry  # noqa: PLC0415  # brings the HTTP library
@@ -188,11 +188,17 @@ class _Pull:
         Each layer is checked against its diff ID as soon as it is here, unless that was done for an image of the
         same layers, whatever it is called: the blobs themselves are verified by their digests.
         """
+        known = next((image for image in self._store.images() if image.layers == tuple(layers)), None)
+        # Empty layers stand in many images several times.
+        distinct = list(dict.fromkeys(layers))
+        if known is not None and all(self._store.has_blob(layer.blob) for layer in distinct):
+            for layer in distinct:
+                self._fetch(layer.blob, lambda: None)
+            return set(known.owner_uids), set(known.owner_gids)
         # Imported here: neither is needed where everything is in the store.
         from locald.images.archive import LayerFacts, scan  # noqa: PLC0415  # brings tarfile
         from locald.images.parallel import run_all  # noqa: PLC0415  # brings threading
 
-        known = next((image for image in self._store.images() if image.layers == tuple(layers)), None)
         found: list[LayerFacts] = []
 
         def make_job(layer: Layer) -> "Job":
@@ -204,8 +210,7 @@ class _Pull:
 
             return job
 
-        # Empty layers stand in many images several times.
-        run_all([make_job(layer) for layer in dict.fromkeys(layers)], threads=self._source.streams)
+        run_all([make_job(layer) for layer in distinct], threads=self._source.streams)
         if known is not None:
             return set(known.owner_uids), set(known.owner_gids)
         # Directories that no layer describes are root's.

@@ -32,21 +32,27 @@ from conformance.looks import (
     find_processes,
     is_of_neighbour,
     kernel_log,
+    list_mounts,
     list_processes,
     list_tree,
-    read_mounts,
+    read_mountinfo,
     read_state,
 )
 
 HOME = "/var/lib/locald-kit"
 WORK = f"{HOME}/work"
 OBSERVER = f"{HOME}/observe"
+DIRECTORIES = ("proc", "sys", "dev", "tmp", "etc", "srv")
 LIMIT_BYTES = 400_000
 SCRIPT_LIMIT_S = 150
 TRACED = (
     "execve,execveat,open,openat,openat2,open_tree,connect,kill,pidfd_send_signal,setresuid,capset,bind,keyctl,"
     "pivot_root"
 )
+# By the interpreter, or by who started it.
+IGNORED = [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
+# How often to look at what says nothing by itself: a state in /proc, the clock.
+POLL_S = 0.02
 CLEAN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -105,6 +111,7 @@ class Run:
         self.seen = 0  # how far `expect` has read
         self.older = list_processes()
         self.pid = 0
+        self.exited = -1  # a descriptor that is readable once the program has ended
         self.master = -1
         self.input = -1
         # Our own hold on both ends of the terminal, and how it was.
@@ -131,7 +138,7 @@ class Run:
             if job.before:
                 result["before"] = self.script(job.before)
             watched = sorted(list_tree(self.bundle)) if job.bundle is not None else []
-            mounts = self.read_mounts()
+            mounts = read_mountinfo()
             # The guest's own clock, by which its logs are dated.
             result["started"] = round(time.time(), 3)
             started = time.monotonic()
@@ -149,7 +156,7 @@ class Run:
             if self.held:
                 result["terminal"] = {"before": self.terminal_was, "after": read_terminal(*self.held)}
             result["ended"] = round(time.time(), 3)
-            result["new_mounts"] = sorted(set(self.read_mounts()) - set(mounts))
+            result["new_mounts"] = self.new_mounts(mounts, read_mountinfo())
             if job.bundle is not None:
                 result["new_files"] = [
                     entry for entry in sorted(list_tree(self.bundle)) if entry not in watched
@@ -170,9 +177,13 @@ class Run:
         """Where strace writes; root's, outside of what the subject may see."""
         return f"{HOME}/{self.job.token}.trace"
 
-    def read_mounts(self) -> list[str]:
-        """Return the guest's mounts, but those that a neighbour makes in a place of his own."""
-        return [mount for mount in read_mounts() if not is_of_neighbour(mount, [self.job.token])]
+    def new_mounts(self, before: str, after: str) -> list[str]:
+        """Return the guest's mounts that came, but those that a neighbour makes in a place of his own."""
+        # To take a text of fifty lines apart takes longer than the job's own bundle.
+        if before == after:
+            return []
+        came = set(list_mounts(after)).difference(list_mounts(before))
+        return sorted(mount for mount in came if not is_of_neighbour(mount, [self.job.token]))
 
     def script(self, text: str) -> str:
         """Run a shell script as root and return what it said."""
@@ -225,6 +236,8 @@ class Run:
             message = stream.read()
         if message:
             raise SystemExit(f"cannot start {self.job.argv}: {message.decode(errors='replace')}")
+        self.exited = os.pidfd_open(self.pid)
+        self.selector.register(self.exited, selectors.EVENT_READ, "")
         for name, number in ours.items():
             os.set_blocking(number, False)
             self.selector.register(number, selectors.EVENT_READ, name)
@@ -289,10 +302,7 @@ class Run:
             os.close(number)
         for name, (soft, hard) in job.rlimits.items():
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (soft, hard))
-        for number in range(1, signal.NSIG):
-            with contextlib.suppress(OSError, ValueError):
-                signal.signal(number, signal.SIG_IGN if number in job.ignored else signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, job.blocked)
+        self.arrange_signals()
         os.umask(job.umask)
         self.change_attributes()
         account = pwd.getpwnam(job.user)
@@ -306,6 +316,14 @@ class Run:
         os.chdir(self.fill(job.cwd))
         env = {os.fsencode(name): os.fsencode(self.fill(value)) for name, value in job.env.items()}
         os.execve(argv[0], argv, env)  # noqa: S606  # what a job is for
+
+    def arrange_signals(self) -> None:
+        """Ignore and block what the job asks for, and nothing else; handlers are gone with the execve."""
+        for inherited in IGNORED:
+            signal.signal(inherited, signal.SIG_DFL)
+        for number in self.job.ignored:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.job.blocked)
 
     def change_attributes(self) -> None:
         """Set what survives an execve, and what only root can set without no_new_privs."""
@@ -348,13 +366,13 @@ class Run:
         elif verb == "resize":
             set_size(self.master, value)
         elif verb == "expect_stopped":
-            if not self.read_until(lambda: (read_state(self.pid) == "T") is value):
+            if not self.read_until(lambda: (read_state(self.pid) == "T") is value, poll_s=POLL_S):
                 raise StepFailed(f"it is {'not ' if value else ''}stopped")
         elif verb == "script":
             self.output["stderr"] += self.script(value.replace("$SUBJECT", str(self.pid))).encode()
         elif verb == "wait":
             end = time.monotonic() + value
-            self.read_until(lambda: time.monotonic() >= end)
+            self.read_until(lambda: time.monotonic() >= end, poll_s=POLL_S)
         else:
             raise SystemExit(f"unknown step {step}")
 
@@ -393,23 +411,28 @@ class Run:
                 f"the caller may not send signal {number}: {os.strerror(os.WEXITSTATUS(status))}"
             )
 
-    def read_until(self, done: Any) -> bool:
-        """Read what comes until `done()`, the program's end or the deadline; say whether `done()`."""
-        while True:
-            for key, _ in self.selector.select(0.02):
-                self.read(key)
+    def read_until(self, done: Any, poll_s: float | None = None) -> bool:
+        """Read what comes until `done()`, the program's end or the deadline; say whether `done()`.
+
+        Args:
+            done: Asked after each piece of output.
+            poll_s: Ask as often as that, too: what it is about makes nothing readable.
+        """
+        while self.wait_status is None:
+            patience_s = self.end - time.monotonic()
+            # An earlier step may have read what this one is about.
             if done():
                 return True
-            if self.wait_status is None:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-                if pid:
-                    self.wait_status = status
-            if self.wait_status is not None:
-                # The program is gone; what it wrote is in the pipes already.
-                self.drain()
-                return bool(done())
-            if time.monotonic() >= self.end:
+            if patience_s <= 0:
                 return False
+            for key, _ in self.selector.select(patience_s if poll_s is None else min(patience_s, poll_s)):
+                if key.fd == self.exited:
+                    self.wait_status = os.waitpid(self.pid, 0)[1]
+                else:
+                    self.read(key)
+        # The program is gone; what it wrote is in the pipes already.
+        self.drain()
+        return bool(done())
 
     def read(self, key: selectors.SelectorKey) -> bool:
         """Take what one descriptor has; False at its end."""
@@ -434,7 +457,7 @@ class Run:
     def drain(self) -> None:
         """Take what is left without waiting: somebody who stayed may hold the other end."""
         for key in list(self.selector.get_map().values()):
-            while self.read(key):
+            while key.fd != self.exited and self.read(key):
                 pass
 
     def finish(self) -> bool:
@@ -482,33 +505,40 @@ class Run:
 def make_bundle(path: str, spec: dict[str, Any], user: str, fill: Any) -> None:
     """Write a bundle that belongs to `user`: config.json as given, and a root filesystem with the observer."""
     account = pwd.getpwnam(user)
-    owner = (account.pw_uid, account.pw_gid)
     os.makedirs(WORK, mode=0o755, exist_ok=True)
-    os.mkdir(path, 0o755)
-    root = f"{path}/rootfs"
-    os.mkdir(root)
-    for name in ("proc", "sys", "dev", "tmp", "etc", "srv"):
-        os.mkdir(f"{root}/{name}")
-    os.chmod(f"{root}/tmp", 0o1777)  # noqa: S103, S108  # as in every root
+    made = [path, f"{path}/rootfs", *(f"{path}/rootfs/{name}" for name in DIRECTORIES)]
+    for directory in made:
+        os.mkdir(directory, 0o755)
+    os.chmod(f"{path}/rootfs/tmp", 0o1777)  # noqa: S103  # as in every root
     # A link, not a copy: nothing may write to it anyway, and it is on the same file system.
-    os.link(OBSERVER, f"{root}/observe")
+    os.link(OBSERVER, f"{path}/rootfs/observe")
     for name, entry in spec.get("files", {}).items():
         target = f"{path}/{name}"
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        made += make_parents(target)
         with open(target, "wb") as stream:
             stream.write(entry.get("content", "").encode("utf-8", "surrogateescape"))
-        os.chmod(target, entry.get("mode", 0o644))
+            os.fchmod(stream.fileno(), entry.get("mode", 0o644))
+        made.append(target)
     if "config" in spec:
         given = spec["config"]
         # Not escaped: what is not UTF-8 has to be in the file as bytes.
         text = json.dumps(given, ensure_ascii=False) if isinstance(given, dict) else given
         with open(f"{path}/config.json", "wb") as stream:
             stream.write(fill(text).encode("utf-8", "surrogateescape"))
-    for directory, names, files in os.walk(path):
-        for name in [*names, *files]:
-            if name != "observe":
-                os.lchown(f"{directory}/{name}", *owner)
-    os.lchown(path, *owner)
+        made.append(f"{path}/config.json")
+    for name in made:
+        os.lchown(name, account.pw_uid, account.pw_gid)
+
+
+def make_parents(path: str) -> list[str]:
+    """Make the directories that `path` lies in; return those that were not there."""
+    directory, made = os.path.dirname(path), []
+    while not os.path.isdir(directory):
+        made.append(directory)
+        directory = os.path.dirname(directory)
+    for missing in reversed(made):
+        os.mkdir(missing)
+    return made
 
 
 def find_strace() -> str:

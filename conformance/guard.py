@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from conformance.look import SYSCTLS, read
-from conformance.looks import is_of_neighbour, read_mounts
+from conformance.looks import is_of_neighbour, list_mounts, read_mountinfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ class Guard:
 
     def _look(self) -> State:
         found = {f"sysctl {name}": read(f"/proc/sys/{name}") for name in SYSCTLS}
-        for line in read_mounts():
+        for line in list_mounts(read_mountinfo()):
             if is_of_neighbour(line, self._tokens):
                 continue
             found[f"mount {line}"] = f"{int(found.get(f'mount {line}', '0')) + 1}"

@@ -201,8 +201,6 @@ def download_wheels(wheel: Path, directory: Path, python: str) -> Path:
     if (target / "done").exists():
         return target
     download(str(wheel), target, python)
-    pip = find_pip()
-    (target / pip.name).write_bytes(pip.read_bytes())
     (target / "done").touch()
     return target
 

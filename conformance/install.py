@@ -1,6 +1,8 @@
-"""Put the product and the kit's inputs into a guest, once a run, by the commands a user would type.
+"""Put the product and the kit's inputs into a guest, once a run.
 
-Everything goes in as one archive: an ssh round trip to an emulated guest costs more than its bytes.
+The wheel goes into a virtual environment as pip, pipx and uv would put it there, each of which `tests/` tries; `locald
+admin setup` does the rest, as for a user. Everything goes in as one archive: an ssh round trip to an emulated guest
+costs more than its bytes.
 """
 
 import hashlib
@@ -11,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import installer
 
 import vms
 from conformance import inputs, provenance
@@ -99,6 +103,7 @@ def _stage(stage: Path, product: Product, cache: Path, *, debian: bool, python: 
             (stage / "registry.yml").write_text(REGISTRY_CONFIG)
         if product.wheel is not None and python:
             shutil.copytree(inputs.download_wheels(product.wheel, cache, python), stage / "wheels")
+            _stage_installer(stage / "place")
         elif product.wheel is not None:
             (stage / "shim").write_bytes(provenance.read_shim(product.wheel))
         if product.shim is not None:
@@ -120,19 +125,18 @@ def stage_agent(directory: Path) -> None:
     (directory / "__main__.py").write_text("from conformance.serve import main\n\nmain()\n")
 
 
+def _stage_installer(directory: Path) -> None:
+    """Put the library that installs wheels, and its caller, into a directory."""
+    library = Path(installer.__file__).parent
+    shutil.copytree(library, directory / library.name, ignore=shutil.ignore_patterns("__pycache__", "*.exe"))
+    shutil.copy(Path(__file__).with_name("place.py"), directory / "place.py")
+
+
 def _install_wheel(guest: vms.Guest, users: tuple[str, ...]) -> None:
     python = guest.profile.python
-    # The guest's own pip where it has one: a controller's may be too old for the guest's Python. Unpacked: modules of
-    # an archive are compiled anew by each process that imports them. And run by the environment's own interpreter,
-    # since `--python` would start a second one.
     _root(
         guest,
-        f"set -- /usr/share/python-wheels/pip-*.whl {HOME}/wheels/pip-*.whl\n"
-        'test -e "$1" || shift\n'
-        f"{python} -m zipfile -e $1 {HOME}/pip\n"
-        f"{python} -m venv --without-pip {PREFIX}\n"
-        f"{PREFIX}/bin/python {HOME}/pip/pip --quiet install --no-input --no-index "
-        f"--disable-pip-version-check --find-links {HOME}/wheels locald",
+        f"{python} -m venv --without-pip {PREFIX}\n{PREFIX}/bin/python {HOME}/place/place.py {HOME}/wheels/*.whl",
     )
     allowed = [word for user in users for word in ("--allow-user", user)]
     guest.succeed(

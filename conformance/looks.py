@@ -26,11 +26,11 @@ def list_tree(path: str) -> Iterator[str]:
         device = os.lstat(path).st_dev
     except FileNotFoundError:
         return
-    stack = [path]
+    stack = [""]
     while stack:
-        directory = stack.pop()
+        inside = stack.pop()
         try:
-            entries = list(os.scandir(directory))
+            entries = list(os.scandir(f"{path}/{inside}"))
         except OSError:
             continue
         for entry in entries:
@@ -38,15 +38,20 @@ def list_tree(path: str) -> Iterator[str]:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            yield f"{os.path.relpath(entry.path, path)} {status.st_uid}:{status.st_gid} {stat.filemode(status.st_mode)}"
-            if entry.is_dir(follow_symlinks=False) and status.st_dev == device:
-                stack.append(entry.path)
+            yield f"{inside}{entry.name} {status.st_uid}:{status.st_gid} {stat.filemode(status.st_mode)}"
+            if stat.S_ISDIR(status.st_mode) and status.st_dev == device:
+                stack.append(f"{inside}{entry.name}/")
 
 
-def read_mounts() -> list[str]:
-    """Return this mount namespace's mounts, without their numbers and without those of login sessions."""
+def read_mountinfo() -> str:
+    """Return this mount namespace's mounts as the kernel tells of them: proc(5)."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as stream:
-        mounts = [" ".join(line.split()[3:]) for line in stream]
+        return stream.read()
+
+
+def list_mounts(mountinfo: str) -> list[str]:
+    """Return the mounts without their numbers and without those of login sessions."""
+    mounts = [" ".join(line.split()[3:]) for line in mountinfo.splitlines()]
     return [mount for mount in mounts if not is_of_session(mount)]
 
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import pytest
 
-from conformance.subject import HOME, PREFIX, Job, Subject
+from conformance.subject import HOME, PREFIX, Job, Subject, copy_installation
 
 SMALL: Final = f"oci:{HOME}/images/small"
 SEVEN: Final = ("--", "/bin/observe", "exit", "7")
@@ -15,12 +15,7 @@ DECOY: Final = f"#!/bin/sh\\necho {MARK} >&2\\nexit 55\\n"
 def arrange(subject: Subject, tamper: str, *, after: str = "") -> tuple[str, str, str]:
     """Return a private copy of the installation's place and the scripts that make, tamper with and remove it."""
     prefix = f"/opt/locald-{subject.make_token()}"
-    before = (
-        f"P={prefix}; S=$P/bin/locald-shim; cp -a {PREFIX} $P\n"
-        # The console script names its interpreter by its absolute path.
-        f"sed -i '1s|{PREFIX}|{prefix}|' $P/bin/locald\n"
-        f"{tamper}"
-    )
+    before = f"P={prefix}; S=$P/bin/locald-shim; {copy_installation(prefix)}{tamper}"
     return prefix, before, f"P={prefix}; {after or 'true'}; rm -rf {prefix}"
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from conformance.subject import Result, Subject
+from conformance.subject import Result, Subject, copy_installation
 from conformance.test_setuid import POLICY, with_policy
 
 # The policy is one file for everybody.
@@ -96,7 +96,7 @@ def set_up(subject: Subject, policy: str, *options: str) -> Result:
     command = f"{prefix}/bin/locald admin setup {' '.join(options)}"
     before, after = with_policy(f"printf '{policy}' > {POLICY}")
     return subject.root(
-        f"cp -a /opt/locald {prefix}; sed -i '1s|/opt/locald|{prefix}|' {prefix}/bin/locald\n"
+        f"{copy_installation(prefix)}"
         f"rm {prefix}/bin/locald-shim; cp /opt/locald/bin/locald-shim {prefix}/bin/locald-shim\n"
         f"chmod 755 {prefix}/bin/locald-shim\n"
         f"{before}\n{command} >{prefix}/said 2>&1 || true\ncat {POLICY}; echo ---\n"

@@ -7,7 +7,7 @@ import pytest
 from conformance.hostile import USERS, Hostile
 from conformance.observation import Facts
 from conformance.runtimes import Mode
-from conformance.subject import HOME, LOCALD, PREFIX, SHIM, STRANGER, Subject
+from conformance.subject import HOME, LOCALD, PREFIX, SHIM, STRANGER, Subject, copy_installation
 
 ENGINES: Final = (
     "runc",
@@ -289,7 +289,7 @@ def test_setup_makes_a_new_file(subject: Subject) -> None:
     """`admin setup` leaves a hard link that an installer made as it was: unprivileged, and another inode."""
     prefix = f"/opt/locald-{subject.worker}-setup"
     result = subject.root(
-        f"cp -a {PREFIX} {prefix}; sed -i '1s|{PREFIX}|{prefix}|' {prefix}/bin/locald\n"
+        f"{copy_installation(prefix)}"
         f"rm {prefix}/bin/locald-shim; cp {PREFIX}/bin/locald-shim {prefix}/cached; chmod 755 {prefix}/cached\n"
         f"ln {prefix}/cached {prefix}/bin/locald-shim\n"
         f"{prefix}/bin/locald admin setup --allow-user plain >{prefix}/said 2>&1 || cat {prefix}/said\n"

@@ -52,9 +52,7 @@ def plant(guest: vms.Guest, wheels: Path) -> None:
     guest.push(wheel, f"{PLACE}/{wheel.name}")
     guest.push(HERE / "begin.py", f"{PLACE}/{MODULE}.py")
     script = f"""
-        set -- {HOME}/wheels/pip-*.whl
-        {PYTHON} "$1/pip" --quiet --python {PREFIX}/bin/python install --no-input --no-index --no-deps \\
-            --no-compile --disable-pip-version-check {PLACE}/{wheel.name}
+        {PREFIX}/bin/python {HOME}/place/place.py {PLACE}/{wheel.name}
         for site in {PREFIX}/lib/python*/site-packages; do
             cp {PLACE}/{MODULE}.py "$site"
             echo 'import {MODULE}' > "$site/{MODULE}.pth"

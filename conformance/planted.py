@@ -46,16 +46,19 @@ class Planted:
         report, log = self.place / "report.json", self.place / "pytest.log"
         # Of an earlier run in the same place.
         report.unlink(missing_ok=True)
-        with log.open("wb") as stream:
-            subprocess.run(  # noqa: S603  # argv of our own
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                timeout=self.limit_s,
-                check=False,
-                cwd=ROOT,
-            )
+        try:
+            with log.open("wb") as stream:
+                subprocess.run(  # noqa: S603  # argv of our own
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=stream,
+                    timeout=self.limit_s,
+                    check=False,
+                    cwd=ROOT,
+                )
+        except subprocess.TimeoutExpired as error:
+            raise NoReport(f"{self.name}: not done after {self.limit_s:.0f} s; see {log}") from error
         if not report.exists():
             raise NoReport(f"{self.name}: no report; see {log}")
         (part,) = json.loads(report.read_text("utf-8"))["profiles"]

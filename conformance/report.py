@@ -188,7 +188,7 @@ def _make_clause(
         ],
     }
     if verdict is Verdict.WAIVED and waiver is not None:
-        made["waiver"] = {"owner": waiver.owner, "reason": waiver.reason, "until": waiver.until.isoformat()}
+        made["waiver"] = waiver.describe()
     return made
 
 

@@ -25,7 +25,7 @@ from vms.errors import (
 )
 from vms.guest import Guest, Output, Revertible, User
 from vms.machines import booted, connect, destroy, interruptible, status, undisturbed, up
-from vms.probe import Evidence, Proof, prove
+from vms.probe import Evidence, Proof, list_facts, prove
 from vms.profile import TRAITS, Fact, Profile, names, read
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "connect",
     "destroy",
     "interruptible",
+    "list_facts",
     "names",
     "prove",
     "read",

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from vms import engines, watch
 from vms.deadline import Deadline
 from vms.guest import Guest, Output
-from vms.profile import Fact
+from vms.profile import Fact, Profile
 
 FACT_LIMIT_S = 60.0
 SEARCH = Fact(
@@ -64,6 +64,11 @@ class Proof:
         }
 
 
+def list_facts(profile: Profile) -> tuple[Fact, ...]:
+    """Return everything that `prove` looks at, in its order."""
+    return (SEARCH, *profile.facts, *([watch.UNTOUCHED] if profile.watched else ()))
+
+
 def prove(guest: Guest) -> Proof:
     """Try every fact of the guest's profile, in order, also after one that does not hold.
 
@@ -77,7 +82,7 @@ def prove(guest: Guest) -> Proof:
         deadline=Deadline.after(3 * FACT_LIMIT_S),
     )
     pieces = [judge(SEARCH, found, extra=found.stdout == b"", expected="nothing found")]
-    for fact in (*profile.facts, *([watch.UNTOUCHED] if profile.watched else ())):
+    for fact in list_facts(profile)[1:]:
         output = guest.run(
             fact.command,
             user=fact.user,

@@ -2,7 +2,7 @@
 
 The signature proves who vouches for the report; it does not make the report good. So nothing that the report
 concludes is believed: verdicts are reduced again from their attempts, and completeness is measured with the
-catalogue of this tree.
+catalogue, the profiles, the waivers and the planted faults of this tree.
 """
 
 import datetime
@@ -21,6 +21,7 @@ from conformance.release.statement import StatementError, make_statement, open_e
 from conformance.report import Json, ReportError
 from conformance.report_files import parse_report
 from conformance.verdicts import GREEN, Outcome, Verdict, is_green, reduce_attempts, reduce_clause
+from conformance.waivers import Waiver, find_waiver
 
 POLICY: Final = Path(__file__).with_name("policy.toml")
 RUNTIME: Final = "locald-shim"
@@ -43,6 +44,17 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """What a profile of this tree asks of a machine that calls itself by its name."""
+
+    traits: tuple[str, ...]
+    # The names of the facts that are proven before and after.
+    facts: frozenset[str]
+    # Whether it boots from a box, which then has a digest.
+    boxed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """All that the gate looks at."""
 
@@ -53,6 +65,8 @@ class Case:
     envelope: bytes | None
     keys: tuple[Key, ...]
     catalogue: Catalogue
+    waivers: tuple[Waiver, ...]
+    hosts: Mapping[str, Host]
     kit_sha256: str
     policy: Policy
     now: datetime.datetime
@@ -80,6 +94,16 @@ def read_policy(path: Path = POLICY) -> Policy:
     ):
         raise PolicyError(f"{path}: needs profiles (names), max_age_days (a number), controls_required")
     return Policy(tuple(profiles), days, controls)
+
+
+def read_hosts() -> dict[str, Host]:
+    """Return the hosts of this tree by their names."""
+    return {
+        name: Host(
+            profile.traits, frozenset(fact.id for fact in vms.list_facts(profile)), profile.kind == "vm"
+        )
+        for name, profile in ((name, vms.read(name)) for name in vms.names())
+    }
 
 
 def find_faults(case: Case) -> list[str]:
@@ -141,10 +165,14 @@ def _find_report_digest(statement: Mapping[str, Any]) -> object:
 def _judge_profile(case: Case, entry: Json) -> Iterator[str]:
     yield from _judge_identity(case, entry)
     yield from _judge_age(case, entry)
-    proofs = entry["preconditions"]
+    proofs, host = entry["preconditions"], case.hosts.get(entry["profile"])
+    if host is None:
+        yield "no host of this tree has this name"
     for when in ("before", "after"):
         if not proofs[when]:
             yield f"INVALID: nothing was proven of the host {when} the clauses"
+        elif host is not None and (absent := host.facts - {proof["name"] for proof in proofs[when]}):
+            yield f"INVALID: not looked at {when} the clauses: {_shorten(sorted(absent))}"
         for proof in proofs[when]:
             if not proof["proven"]:
                 yield f"INVALID: not proven {when} the clauses: {proof['name']}"
@@ -172,7 +200,9 @@ def _judge_identity(case: Case, entry: Json) -> Iterator[str]:
     for key in ("guest_kernel", "policy_version", "policy_sha256"):
         if not facts.get(key):
             yield f"it does not say its {key}"
-    if "box" in facts and not facts.get("box_sha256"):
+    host = case.hosts.get(entry["profile"])
+    boxed = "box" in facts or (host is not None and host.boxed)
+    if boxed and not (facts.get("box") and facts.get("box_sha256")):
         yield "it does not say the digest of its box"
     if kit.get("sha256") != case.kit_sha256:
         yield "another kit judged: its files are not those of this tree"
@@ -193,8 +223,8 @@ def _judge_clauses(case: Case, entry: Json) -> Iterator[str]:
     found = {clause["id"]: clause for clause in entry["clauses"]}
     if len(found) != len(entry["clauses"]):
         yield "a clause stands there twice"
-    # Of this tree's profiles, not of the report, which could choose by them what it is judged by.
-    traits = vms.read(name).traits if name in vms.names() else ()
+    # Not of the report, which could choose by them what it is judged by.
+    traits = case.hosts[name].traits if name in case.hosts else ()
     wanted = {clause.id for clause in case.catalogue.values() if clause.applies_to(name, traits)}
     if missing := sorted(wanted - set(found)):
         yield f"{len(missing)} clauses are missing: {_shorten(missing)}"
@@ -204,31 +234,33 @@ def _judge_clauses(case: Case, entry: Json) -> Iterator[str]:
         known = case.catalogue.get(clause["id"])
         if known is not None and clause["level"] != known.level:
             yield f"{clause['id']} is a {known.level}, not a {clause['level']}"
-        yield from _judge_verdict(clause, today, proven=entry["preconditions"]["proven"])
+        yield from _judge_verdict(clause, proven=entry["preconditions"]["proven"])
+        yield from _judge_waiver(clause, find_waiver(case.waivers, clause["id"], name), today)
 
 
-def _judge_verdict(clause: Json, today: datetime.date, *, proven: bool) -> Iterator[str]:
+def _judge_verdict(clause: Json, *, proven: bool) -> Iterator[str]:
     name, verdict = clause["id"], Verdict(clause["verdict"])
-    waiver = clause.get("waiver")
     reduced = []
     for test in clause["tests"]:
         outcomes = [Outcome(attempt["outcome"]) for attempt in test["attempts"]]
         reduced.append(reduce_attempts(outcomes))
         if test["verdict"] != reduced[-1]:
             yield f"{name}: its test {test['node']} is {reduced[-1]}, not {test['verdict']}"
-    if verdict is not reduce_clause(reduced, waived=waiver is not None, preconditions_proven=proven):
+    if verdict is not reduce_clause(reduced, waived="waiver" in clause, preconditions_proven=proven):
         yield f"{name}: its verdict {verdict} does not follow from its attempts"
-    if waiver is not None:
-        try:
-            until = datetime.date.fromisoformat(waiver["until"])
-        except ValueError:
-            yield f"{name}: its waiver ends on no date: {waiver['until']}"
-        else:
-            if until < today:
-                yield f"{name}: its waiver expired on {until} ({waiver['owner']}: {waiver['reason']})"
     # A SHOULD may fail, but neither the host nor the kit may.
     if verdict not in GREEN and (clause["level"] == "MUST" or verdict in {Verdict.INVALID, Verdict.ERROR}):
         yield f"{name}: {verdict}: {clause['reason']}"
+
+
+def _judge_waiver(clause: Json, known: Waiver | None, today: datetime.date) -> Iterator[str]:
+    told = clause.get("waiver")
+    if told is None:
+        return
+    if known is None or told != known.describe():
+        yield f"{clause['id']}: waived by what is not in this tree's waivers ({told['owner']}: {told['reason']})"
+    elif known.until < today:
+        yield f"{clause['id']}: its waiver expired on {known.until} ({known.owner}: {known.reason})"
 
 
 def _judge_controls(case: Case, controls: Json | None) -> Iterator[str]:
@@ -238,12 +270,24 @@ def _judge_controls(case: Case, controls: Json | None) -> Iterator[str]:
         return
     if controls.get("wheel_sha256") != hashlib.sha256(case.wheel).hexdigest():
         yield "planted in another wheel"
-    if not controls["verdicts"]:
-        yield "none was planted"
-    for pair in controls["missed"]:
-        yield f"{pair.get('control')} did not turn {pair.get('clause')} red"
-    if controls["unproven"]:
-        yield f"{len(controls['unproven'])} clauses unproven: {_shorten(controls['unproven'])}"
+    host = case.hosts.get(controls["profile"])
+    if host is None:
+        yield f"planted on no host of this tree: {controls['profile']}"
+        return
+    verdicts = controls["verdicts"]
+    red = {
+        (fault, name) for fault, found in verdicts.items() for name, said in found.items() if said == "FAIL"
+    }
+    here = [
+        clause for clause in case.catalogue.values() if clause.applies_to(controls["profile"], host.traits)
+    ]
+    for clause in here:
+        for fault in clause.controls:
+            if (fault, clause.id) not in red:
+                yield f"{fault} did not turn {clause.id} red"
+    seen = {name for _, name in red}
+    if unproven := [clause.id for clause in here if clause.id not in seen]:
+        yield f"{len(unproven)} clauses unproven: {_shorten(unproven)}"
 
 
 def _shorten(names: Sequence[str]) -> str:

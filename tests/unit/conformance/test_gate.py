@@ -19,7 +19,7 @@ import vms
 from conformance import __main__ as command
 from conformance.clauses import read_catalogue
 from conformance.provenance import describe_kit
-from conformance.release.gate import POLICY, Case, Policy, PolicyError, find_faults, read_policy
+from conformance.release.gate import POLICY, Case, Host, Policy, PolicyError, find_faults, read_policy
 from conformance.release.statement import (
     PAYLOAD_TYPE,
     PREDICATE_TYPE,
@@ -77,7 +77,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_keys(tmp_path_factory.mktemp("keys"), "good")
 
 
-def make_case(report: Json, keys: tuple[Path, Path], *, expires: str = EXPIRES) -> Case:
+def make_case(
+    report: Json, keys: tuple[Path, Path], *, expires: str = EXPIRES, waivers: tuple[Waiver, ...] = ()
+) -> Case:
     """Return a case in which everything is in order, if the report is."""
     content = as_bytes(report)
     return Case(
@@ -87,6 +89,11 @@ def make_case(report: Json, keys: tuple[Path, Path], *, expires: str = EXPIRES) 
         envelope=sign(make_statement(report, content, expires=expires), keys[0]),
         keys=(read_public_key(keys[1]),),
         catalogue=CATALOGUE,
+        waivers=waivers,
+        hosts={
+            "local": Host((), frozenset({"fact"}), boxed=False),
+            "vm": Host((), frozenset({"fact"}), boxed=True),
+        },
         kit_sha256=KIT,
         policy=Policy(("local",), 14, controls_required=False),
         now=NOW,
@@ -272,7 +279,7 @@ def test_a_waiver_counts_until_its_day(keys: tuple[Path, Path]) -> None:
     """It was in force when the report was made; at the gate it has to be, still."""
     failed = run(*GREEN[1:], record("AB-001", Outcome.FAILED, message="boom"))
     waiver = Waiver("AB-001", "*", "being mended", "somebody", LAST_DAY)
-    case = make_case(make_report(failed, waivers=(waiver,)), keys)
+    case = make_case(make_report(failed, waivers=(waiver,)), keys, waivers=(waiver,))
 
     assert find_faults(case) == []
     assert find_faults(replace(case, now=NOW + datetime.timedelta(days=1))) == [
@@ -280,15 +287,46 @@ def test_a_waiver_counts_until_its_day(keys: tuple[Path, Path]) -> None:
     ]
 
 
+def test_a_waiver_of_the_reports_own_is_none(keys: tuple[Path, Path]) -> None:
+    """Only this tree's waivers count, word for word: a report could bring any."""
+    failed = run(*GREEN[1:], record("AB-001", Outcome.FAILED, message="boom"))
+    waiver = Waiver("AB-001", "*", "being mended", "somebody", LAST_DAY)
+    report = make_report(failed, waivers=(waiver,))
+    longer = replace(waiver, until=datetime.date(2099, 1, 1))
+
+    for known in ((), (longer,), (replace(waiver, profile="vm"),), (replace(waiver, clause="AB-002"),)):
+        assert find_faults(make_case(report, keys, waivers=known)) == [
+            "profile local: AB-001: waived by what is not in this tree's waivers (somebody: being mended)"
+        ]
+
+
+def test_a_host_is_what_its_profile_asks_of_it(keys: tuple[Path, Path]) -> None:
+    """Every fact of the profile was looked at, before and after; what boots from a box names it; no other hosts."""
+
+    def faults_of(name: str, host: Host | None) -> list[str]:
+        case = make_case(make_report(run(*GREEN, profile=name)), keys)
+        hosts = {} if host is None else {name: host}
+        return find_faults(replace(case, hosts=hosts, policy=replace(case.policy, profiles=(name,))))
+
+    assert faults_of("local", Host((), frozenset({"fact", "enforcing"}), boxed=False)) == [
+        "profile local: INVALID: not looked at before the clauses: enforcing",
+        "profile local: INVALID: not looked at after the clauses: enforcing",
+    ]
+    assert faults_of("vm", Host((), frozenset({"fact"}), boxed=True)) == [
+        "profile vm: it does not say the digest of its box"
+    ]
+    assert faults_of("vm", None) == ["profile vm: no host of this tree has this name"]
+
+
 def test_the_planted_faults_are_judged_where_they_are_in_the_report(keys: tuple[Path, Path]) -> None:
-    """Of the same wheel, none missed, none unproven; required only where the policy says so."""
+    """Of the same wheel, every claim of this tree kept; required only where the policy says so."""
     account: Json = {
         "schema": "locald-conformance-controls/1",
         "profile": "local",
         "wheel_sha256": digest(make_wheel()),
         "missed": [],
         "unproven": [],
-        "verdicts": {"always-fails": {"AB-001": "FAIL"}},
+        "verdicts": {"always-fails": dict.fromkeys(CATALOGUE, "FAIL")},
     }
 
     def faults_of(**changes: Any) -> list[str]:
@@ -296,11 +334,13 @@ def test_the_planted_faults_are_judged_where_they_are_in_the_report(keys: tuple[
 
     assert faults_of() == []
     assert faults_of(wheel_sha256="0" * 64) == ["planted faults: planted in another wheel"]
-    assert faults_of(unproven=["AB-001"]) == ["planted faults: 1 clauses unproven: AB-001"]
-    assert faults_of(missed=[{"control": "x", "clause": "AB-001"}]) == [
-        "planted faults: x did not turn AB-001 red"
+    assert faults_of(profile="elsewhere") == ["planted faults: planted on no host of this tree: elsewhere"]
+    # An account of some clauses only, which found nothing unproven among them.
+    assert faults_of(verdicts={"always-fails": {"AB-001": "FAIL", "AB-002": "PASS"}}) == [
+        "planted faults: always-fails did not turn AB-002 red",
+        "planted faults: always-fails did not turn CD-003 red",
+        "planted faults: 2 clauses unproven: AB-002, CD-003",
     ]
-    assert faults_of(verdicts={}) == ["planted faults: none was planted"]
     strict = Policy(("local",), 14, controls_required=True)
     (fault,) = find_faults(replace(make_case(make_report(), keys), policy=strict))
     assert "no account of them" in fault
@@ -384,9 +424,11 @@ def test_the_verbs_from_report_to_gate(
         names = [name for name in catalogue if catalogue[name].applies_to(profile, traits)]
         tests = [record(name, Outcome.PASSED) for name in names]
         finished = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        made = make_profile(
-            run(*tests, profile=profile, traits=traits, kit=kit, finished=finished), catalogue, ()
-        )
+        proofs = tuple(replace(proof(), name=fact.id) for fact in vms.list_facts(vms.read(profile)))
+        told = run(*tests, profile=profile, traits=traits, kit=kit, finished=finished)
+        boxed = {"box": "debian12", "box_sha256": "e" * 64} if profile != "local" else {}
+        told = replace(told, before=proofs, after=proofs, subject={**told.subject, **boxed})
+        made = make_profile(told, catalogue, ())
         paths.append(tmp_path / profile / "report.json")
         paths[-1].parent.mkdir()
         paths[-1].write_bytes(as_bytes({**make_report(), "profiles": [made]}))

@@ -28,6 +28,8 @@ SHIM = ROOT / "shim"
 FAST_TESTS = ("tests", "--ignore=tests/shim", "--ignore=tests/integration")
 PYTHON_TREES = ("locald", "vms", "conformance", "tests", "ci", "bench")
 CONNECT_LIMIT_S = 20
+# After Ctrl-C: an emulated guest is looked at once more, told of, and taken away.
+ENDING_LIMIT_S = 300
 # Both try again by themselves, some of the time with pauses: one more try is enough, and no network is soon said.
 UV_LIMITS = {"UV_HTTP_TIMEOUT": str(CONNECT_LIMIT_S), "UV_HTTP_RETRIES": "1"}
 CARGO_LIMITS = {"CARGO_HTTP_TIMEOUT": str(CONNECT_LIMIT_S), "CARGO_NET_RETRY": "1"}
@@ -107,7 +109,7 @@ def conformance(session: nox.Session) -> None:
     require_programs(session, "base", "tests", "conformance")
     install_groups(session, "conformance")
     wheel = choose_wheel(session)
-    session.run("python", "-m", "conformance", "run", f"--wheel={wheel}", *session.posargs)
+    kit(session, "conformance", "run", f"--wheel={wheel}", *session.posargs)
 
 
 @nox.session(default=False)
@@ -117,7 +119,7 @@ def controls(session: nox.Session) -> None:
     require_programs(session, "base", "tests", "conformance")
     install_groups(session, "conformance")
     wheel = choose_wheel(session)
-    session.run("python", "-m", "conformance.controls", f"--wheel={wheel}", *session.posargs)
+    kit(session, "conformance.controls", f"--wheel={wheel}", *session.posargs)
 
 
 @nox.session(default=False)
@@ -205,7 +207,7 @@ def coverage(session: nox.Session) -> None:
     data = Path(session.create_tmp()) / "tests.coverage"
     run = ("coverage", "run", f"--data-file={data}", "-m", "pytest", "--quiet")
     session.run(*run, *chosen.tests)
-    session.run("python", "-m", "conformance.measure", f"--tests={data}", *arguments)
+    kit(session, "conformance.measure", f"--tests={data}", *arguments)
 
 
 def run_all(session: nox.Session, steps: Mapping[str, Callable[[], object]]) -> None:
@@ -290,7 +292,16 @@ def choose_wheel(session: nox.Session) -> Path:
 
 def pytest(session: nox.Session, *arguments: str) -> None:
     """Run pytest as a module, so that the tree's own packages are found without being installed."""
-    session.run("python", "-m", "pytest", *arguments)
+    kit(session, "pytest", *arguments)
+
+
+def kit(session: nox.Session, module: str, *arguments: str) -> None:
+    """Run a module that has machines or mounts to take away; nox itself would kill it half a second after Ctrl-C."""
+    session.run(
+        *("python", "-m", module, *arguments),
+        interrupt_timeout=ENDING_LIMIT_S,
+        terminate_timeout=ENDING_LIMIT_S,
+    )
 
 
 def cargo(session: nox.Session, verb: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:

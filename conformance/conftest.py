@@ -7,6 +7,7 @@ worker only connects. Without xdist the two are one.
 import contextlib
 import datetime
 import fcntl
+import functools
 import hashlib
 import json
 import random
@@ -37,6 +38,10 @@ CONTROLLER: Final = pytest.StashKey[Controller]()
 SUBJECT: Final = pytest.StashKey[Subject]()
 # How long a test waited for its turn: that is no time of its own.
 WAITED_S: Final = pytest.StashKey[float]()
+# Cases that pytest's own options took out.
+LEFT_OUT: Final = pytest.StashKey[int]()
+# By so many the guest is gone, and not only slow: each further case would wait for it, for minutes.
+LOST_LIMIT: Final = 3
 _CONTROLLERS: Final[list[Controller]] = []
 _TALLIES: Final[list[progress.Tally]] = []
 LIVE: Final = pytest.StashKey[progress.Live]()
@@ -82,6 +87,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if hasattr(config, "workerinput"):
         return
+    interruptible = contextlib.ExitStack()
+    interruptible.enter_context(vms.interruptible())
+    config.add_cleanup(interruptible.close)
     try:
         catalogue = clauses.read_catalogue()
         tests = clauses.find_tests(HERE)
@@ -151,9 +159,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if controller.errors or not all(proof.proven for proof in controller.before):
         end(config, controller)
         pytest.exit("\n".join(summary.summarise(controller.written or {})), returncode=1)
+    controller.stop = functools.partial(stop, session, controller)
     controller.clauses_begun = time.monotonic()
     controller.tally.begin("clauses", clauses_total=len(controller.judged))
     _TALLIES[:] = [controller.tally]
+
+
+def stop(session: pytest.Session, controller: Controller, why: str) -> None:
+    """End the run before its last case, and say so in the report; xdist does not look at pytest's own switch."""
+    controller.errors.append(why)
+    session.shouldstop = why
+    if distributed := session.config.pluginmanager.get_plugin("dsession"):
+        distributed.shouldstop = why
 
 
 def make_tally(config: pytest.Config, profile: str) -> progress.Tally:
@@ -208,9 +225,44 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if catalogue[name].applies_to(profile.name, profile.traits) and catalogue[name].is_about(runtime)
     }
     keep = [item for item in items if wanted & set(clauses_of(item))]
+    collected = {f"{item.path.name}::{getattr(item, 'originalname', item.name)}" for item in keep}
+    named = clauses.find_tests(HERE).items()
+    absent = [test for test, ids in named if wanted & set(ids) and test not in collected]
+    tell_narrowed(config, narrowed=bool(absent or config.stash.get(LEFT_OUT, 0)))
+    if CONTROLLER in config.stash:
+        config.stash[CONTROLLER].expected |= {item.nodeid for item in keep}
     config.hook.pytest_deselected(items=[item for item in items if item not in keep])
     seed = shared.get("conformance_seed", config.getoption("seed"))
     items[:] = sorted(keep, key=lambda item: place_in_order(seed, item.nodeid))
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count what `-k`, `--deselect` and the like take out: they come before the kit's own choice."""
+    for item in items[:1]:
+        stash = item.config.stash
+        stash[LEFT_OUT] = stash.get(LEFT_OUT, 0) + len(items)
+
+
+def tell_narrowed(config: pytest.Config, *, narrowed: bool) -> None:
+    """Let the controller know whether cases were left out; a worker of xdist tells it at its end."""
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["conformance_narrowed"] = narrowed
+    elif CONTROLLER in config.stash:
+        config.stash[CONTROLLER].narrowed |= narrowed
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """Keep what the workers are about to be handed: a case of a worker that crashes has no outcome."""
+    node.config.stash[CONTROLLER].expected |= set(ids)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over what a worker said at its end."""
+    del error
+    told = getattr(node, "workeroutput", {}).get("conformance_narrowed", False)
+    node.config.stash[CONTROLLER].narrowed |= told
 
 
 def place_in_order(seed: int, node: str) -> bytes:
@@ -254,7 +306,17 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             kept = reports
             break
     kept[0].user_properties.append(
-        ("conformance", json.dumps({"clauses": clauses_of(item), "node": item.nodeid, "attempts": attempts}))
+        (
+            "conformance",
+            json.dumps(
+                {
+                    "clauses": clauses_of(item),
+                    "node": item.nodeid,
+                    "attempts": attempts,
+                    "lost": any(getattr(part, "lost", False) for part in kept),
+                }
+            ),
+        )
     )
     for part in kept:
         item.ihook.pytest_runtest_logreport(report=part)
@@ -278,6 +340,7 @@ def pytest_runtest_makereport(
         text = str(made.longreprtext).encode(errors="backslashreplace").decode()
         summary = call.excinfo.exconly(tryshort=True).encode(errors="backslashreplace").decode()
         made.longrepr = text
+        made.lost = call.excinfo.errisinstance(vms.GuestLost)
         made.conformance = (outcome.value, f"{summary}\n\n{text}"[:MESSAGE_CHARS])
     result: pytest.TestReport = made
     return result
@@ -301,6 +364,10 @@ def gather(part: pytest.TestReport) -> None:
             )
             for clause in data["clauses"]:
                 controller.records[clause, data["node"]] = report.TestRecord(clause, data["node"], attempts)
+            if data["lost"]:
+                controller.lost += 1
+                if controller.lost == LOST_LIMIT:
+                    controller.stop(f"the guest did not answer {LOST_LIMIT} cases: it is taken for gone")
             for tally in _TALLIES:
                 passed = all(attempt.outcome is Outcome.PASSED for attempt in attempts)
                 tally.count(tuple(data["clauses"]), data["node"], passed=passed)
@@ -317,7 +384,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     controller = config.stash[CONTROLLER]
     if controller.written is None:
         end(config, controller)
-    if controller.written is not None and not controller.own_part["green"]:
+    if controller.lost >= LOST_LIMIT:
+        # Nobody interrupted it.
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    elif controller.written is not None and not controller.own_part["green"]:
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 

@@ -293,6 +293,8 @@ def had_red(profile: str) -> bool:
 def become(plan: Plan) -> NoReturn:
     """Become the run of one host: its output is pytest's own, and a shell in the guest has the terminal."""
     os.chdir(ROOT)
+    # As in `main`; what is ignored stays so across an execve.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(sys.executable, plan.make_command(plan.profiles[0]))  # noqa: S606  # no shell is wanted
 
 

@@ -99,6 +99,8 @@ class ProfileRun:
     traits: tuple[str, ...] = ()
     # Ids of the clauses the run was asked for; None for all that apply.
     selected: tuple[str, ...] | None = None
+    # Whether cases of those clauses were left out.
+    narrowed: bool = False
     timing: Mapping[str, float] = field(default_factory=dict)
     host: HostState = field(default_factory=HostState)
     # How many lines the guest's logs had in the run, and how many of them are denials.
@@ -145,7 +147,7 @@ def make_profile(run: ProfileRun, catalogue: Catalogue, waivers: Sequence[Waiver
         },
         "logs": dict(run.logs),
         "errors": list(run.errors),
-        "complete": run.selected is None,
+        "complete": run.selected is None and not run.narrowed,
         "green": is_green(must, preconditions_proven=run.proven) and not run.errors,
         "totals": count_verdicts(clause["verdict"] for clause in clauses),
         "timing": {name: round(seconds, 1) for name, seconds in run.timing.items()},

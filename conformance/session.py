@@ -64,6 +64,14 @@ class Controller:
     kit: dict[str, Any] = field(default_factory=provenance.describe_kit)
     begun: float = field(default_factory=time.monotonic)
     clauses_begun: float | None = None
+    # The cases that were handed out, by their node ids: each has to come back with an outcome.
+    expected: set[str] = field(default_factory=set)
+    # Whether options of pytest's own left cases out, so that not every clause was judged in full.
+    narrowed: bool = False
+    # How many cases ended because the guest did not answer.
+    lost: int = 0
+    # Ends the run before its last case, for the reason given.
+    stop: Callable[[str], None] = lambda _: None
     tally: progress.Tally = field(default_factory=lambda: progress.Tally(lambda _: None))
     written: report.Json | None = None
 
@@ -154,6 +162,10 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
             controller.errors.append(str(error))
         with timed(controller, "prove again"):
             after = preconditions.prove(controller.guest)
+    if absent := sorted(controller.expected - {node for _, node in controller.records}):
+        controller.errors.append(
+            f"{len(absent)} of {len(controller.expected)} cases have no outcome: {absent[0]} …"
+        )
     controller.timing["all"] = time.monotonic() - controller.begun
     run = report.ProfileRun(
         profile=controller.profile.name,
@@ -169,6 +181,7 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
         kit=controller.kit,
         errors=tuple(controller.errors),
         selected=controller.selected,
+        narrowed=controller.narrowed,
         timing=controller.timing,
         host=host,
         logs=counts,

@@ -4,7 +4,7 @@ The variable FAULT says what goes wrong; what was called goes into the file CALL
 """
 
 PLUGIN = """
-import json, os, time
+import json, os, signal, time
 import vms
 from conformance import install, look, session
 
@@ -34,6 +34,9 @@ def up(name, report):
     note("up")
     if os.environ["FAULT"] == "interrupt":
         raise KeyboardInterrupt
+    if os.environ["FAULT"] == "terminate":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
     if os.environ["FAULT"] == "hangs":
         time.sleep(60)
     if os.environ["FAULT"] == "slow":

@@ -56,7 +56,8 @@ def test_a_machine_that_goes_away_is_no_failed_clause(tmp_path: Path) -> None:
     profile = profile_of(tmp_path)
 
     assert (code, calls) == (1, ["up", "destroy"])
-    assert profile["totals"] == {"ERROR": 2}
+    assert set(profile["totals"]) <= {"ERROR", "MISSING"}
+    assert "the guest did not answer 3 cases: it is taken for gone" in profile["errors"]
     assert "the machine is gone" in profile["clauses"][0]["reason"]
     assert "again: ci/nox -s conformance -- --profile local --clause BUNDLE-001 --seed 3" in said
     assert "time: " in said
@@ -80,6 +81,33 @@ def test_what_is_wrong_with_the_host_makes_the_run_red(tmp_path: Path, fault: st
     assert (code, calls) == (1, ["up", "destroy"])
     assert says in said
     assert not profile_of(tmp_path)["green"]
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize(
+    ("options", "complete"),
+    [
+        ((), True),
+        (("-n2", "-k", "mapped"), False),
+        (("--ignore=conformance/test_bundle.py",), False),
+    ],
+)
+def test_a_selection_of_pytests_own_is_one(
+    tmp_path: Path, options: tuple[str, ...], *, complete: bool
+) -> None:
+    """What `-k` left of each clause is not all of it, whoever runs the cases; and each case has to have an outcome."""
+    run_kit(tmp_path, "lost", "--clause=", *options)
+    profile = profile_of(tmp_path)
+    assert profile["complete"] is complete
+    (error,) = (error for error in profile["errors"] if "have no outcome" in error)
+    assert " cases have no outcome: conformance/test_" in error
+
+
+@pytest.mark.spawns
+def test_the_end_of_a_job_leaves_no_machine(tmp_path: Path) -> None:
+    """TERM, by which a CI cancels."""
+    code, _, calls = run_kit(tmp_path, "terminate")
+    assert (code, calls) == (2, ["up", "destroy"])
 
 
 @pytest.mark.spawns

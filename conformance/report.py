@@ -13,6 +13,7 @@ from conformance.verdicts import Outcome, Verdict, is_green, reduce_attempts, re
 from conformance.waivers import Waiver, find_waiver
 
 SCHEMA: Final = "locald-conformance-report/3"
+GONE: Final = "the guest was gone before the end of the run"
 
 Json = dict[str, Any]
 
@@ -101,6 +102,8 @@ class ProfileRun:
     selected: tuple[str, ...] | None = None
     # Whether cases of those clauses were left out.
     narrowed: bool = False
+    # Whether the guest was gone at the end, so that nobody could look at the host again.
+    lost: bool = False
     timing: Mapping[str, float] = field(default_factory=dict)
     host: HostState = field(default_factory=HostState)
     # How many lines the guest's logs had in the run, and how many of them are denials.
@@ -158,7 +161,9 @@ def make_profile(run: ProfileRun, catalogue: Catalogue, waivers: Sequence[Waiver
 def _make_clause(
     clause: Clause, records: Sequence[TestRecord], run: ProfileRun, waiver: Waiver | None
 ) -> Json:
-    if clause.is_about(run.runtime):
+    if run.lost and clause.is_about(run.runtime):
+        verdict = Verdict.ERROR
+    elif clause.is_about(run.runtime):
         found = [record.verdict for record in records]
         verdict = reduce_clause(found, waived=waiver is not None, preconditions_proven=run.proven)
     else:
@@ -170,7 +175,7 @@ def _make_clause(
         "observable": clause.observable,
         "source": clause.source,
         "verdict": str(verdict),
-        "reason": _reason(verdict, records, run, waiver),
+        "reason": GONE if run.lost else _reason(verdict, records, run, waiver),
         "tests": [
             {
                 "node": record.node,

@@ -148,6 +148,7 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
     after: tuple[report.Proof, ...] = ()
     host = report.HostState(controller.state)
     counts: dict[str, int] = {}
+    lost = False
     if config.getoption("planted"):
         after = (PLANTED,)
         controller.errors.append(
@@ -160,8 +161,12 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
                 counts = gather_logs(controller, controller.guest)
         except TROUBLE as error:
             controller.errors.append(str(error))
-        with timed(controller, "prove again"):
-            after = preconditions.prove(controller.guest)
+        try:
+            with timed(controller, "prove again"):
+                after = preconditions.prove(controller.guest)
+        except TROUBLE as error:
+            controller.errors.append(f"the host could not be proven again: {error}")
+            lost = isinstance(error, vms.GuestLost)
     if absent := sorted(controller.expected - {node for _, node in controller.records}):
         controller.errors.append(
             f"{len(absent)} of {len(controller.expected)} cases have no outcome: {absent[0]} …"
@@ -182,6 +187,7 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
         errors=tuple(controller.errors),
         selected=controller.selected,
         narrowed=controller.narrowed,
+        lost=lost,
         timing=controller.timing,
         host=host,
         logs=counts,

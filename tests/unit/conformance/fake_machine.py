@@ -45,6 +45,9 @@ def up(name, report):
         os._exit(9)
 
 def prove(guest):
+    guest.proofs = getattr(guest, "proofs", 0) + 1
+    if os.environ["FAULT"] == "lost" and guest.proofs > 1:
+        raise vms.GuestLost("the machine is gone")
     holds = os.environ["FAULT"] != "unproven"
     return vms.Proof("local", (vms.Evidence("f", "says", ("c",), "root", "e", 0, "", "", 0.1, holds),))
 

@@ -77,7 +77,8 @@ def pull(
         platform: OS/ARCHITECTURE[/VARIANT]; default: this host's.
         progress: Told what happens.
         policy: "missing" asks a registry only for what the store does not have (a layout is always looked
-            into: that is cheap, and files change); "always" asks; "never" does not.
+            into: that is cheap, and files change; the store is written only if they did); "always" asks;
+            "never" does not.
 
     Raises:
         ReferenceInvalid, PlatformInvalid, ImageNotFound, PlatformUnavailable, ManifestInvalid,
@@ -98,6 +99,12 @@ def pull(
     try:
         with store.sharing():
             image = _Pull(str(name), name, source, store, wanted, progress).run()
+            # A run looks into a layout each time. What it says already needs no second record, which would be made
+            # durable: two waits for the disk before a container of an image that is here.
+            if policy == "missing" and isinstance(name, LayoutReference):
+                known = store.get(str(name))
+                if known is not None and known == image._replace(pulled_at_s=known.pulled_at_s):
+                    return known
             store.put(image)
     finally:
         source.close()

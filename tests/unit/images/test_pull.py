@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import IO
 
@@ -17,8 +19,9 @@ from locald.errors.images import (
     PlatformUnavailable,
     StoreFull,
 )
-from locald.images import Store, archive, pull
-from locald.oci import Digest, Platform
+from locald.images import Policy, Store, archive, pull
+from locald.images.layout import open_layout
+from locald.oci import Digest, LayoutReference, Platform
 from tests.unit.images.layouts import LayoutMaker
 from tests.unit.images.tars import directory, file, tar
 
@@ -61,6 +64,55 @@ def test_policy(store: Store, layout: LayoutMaker) -> None:
     layout.entries.clear()
     layout.image(tar([file("b")]))
     assert pull(name, store=store, platform=AMD64).id != first.id
+
+
+def test_a_layout_that_did_not_change_is_not_recorded_again(
+    store: Store, layout: LayoutMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of it waits for no disk; whatever changed, or was asked for by a pull, is recorded."""
+    name = f"oci:{layout.path}"
+    layout.image(LAYER)
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    first = pull(name, store=store, platform=AMD64)
+    written = (store.root / "index.json").stat().st_ino
+    monkeypatch.setattr(time, "time", lambda: 2000.0)
+
+    def waited(_fd: int) -> None:
+        raise AssertionError("the disk was waited for")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", waited)
+        patched.setattr(os, "fdatasync", waited)
+        assert pull(name, store=store, platform=AMD64) == first
+    # A written one would be another file.
+    assert (store.root / "index.json").stat().st_ino == written
+    assert pull(name, store=store, platform=AMD64, policy="always").pulled_at_s == 2000
+    assert store.images()[0].pulled_at_s == 2000
+    # The same layers with another config.
+    layout.entries.clear()
+    layout.image(LAYER, config={"Cmd": ["new"]})
+    changed = pull(name, store=store, platform=AMD64)
+    assert changed.id != first.id
+    assert store.images() == [changed]
+    store.remove(name)
+    pull(name, store=store, platform=AMD64)
+    assert [image.reference for image in store.images()] == [name]
+
+
+def test_what_a_registry_gave_is_always_recorded(
+    store: Store, layout: LayoutMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it is what was here: it was asked, and that was now; be it for a blob that somebody tidied away."""
+    layout.image(LAYER)
+    # A layout in its place: what a source answers has the same form.
+    asked = LayoutReference("oci", str(layout.path), None)
+    monkeypatch.setattr(sys.modules["locald.images.pull"], "_open_source", lambda _name: open_layout(asked))
+    asks: list[tuple[int, Policy]] = [(1000, "missing"), (2000, "always"), (3000, "missing")]
+    for now, policy in asks:
+        monkeypatch.setattr(time, "time", lambda now=now: float(now))
+        image = pull("registry.test/x", store=store, platform=AMD64, policy=policy)
+        assert [image.pulled_at_s for image in store.images()] == [now]
+        store.blob_path(image.layers[0].blob.digest).unlink()
 
 
 class Recorder:

@@ -128,6 +128,31 @@ def test_an_older_shim_is_not_set_up(installed: Installed, policy: Path) -> None
         policy.write_text(kept)
 
 
+def test_older_shims_go_on_working_where_the_administrator_says_so(
+    installed: Installed, policy: Path
+) -> None:
+    """`--no-min-shim` leaves the minimum as it is, none or a lower one; without it the set-up raises it."""
+    kept = policy.read_text()
+    try:
+        for before in ("", "min-shim = 0.0.1\n"):
+            policy.write_text(f"# ours\nversion = 1\n{before}")
+            result = installed.set_up("--no-min-shim")
+            assert result.status == 0, result
+            user = f"allow-user = {installed.user.uid}  # {installed.user.name}\n"
+            assert policy.read_text() == f"# ours\nversion = 1\n{before}{user}"
+        assert installed.set_up().status == 0
+        assert "min-shim = 0.1.0\n" in policy.read_text()
+    finally:
+        policy.write_text(kept)
+
+
+def test_a_prefix_of_the_users_is_explained(installed: Installed) -> None:
+    """Who can change it, what that allows and what not, and where to install on a shared host."""
+    *_, said = installed.set_up().out.splitlines()
+    assert said.startswith(f"{installed.bin} can be changed by {installed.user.name}: ")
+    assert said.endswith("install into a prefix of root's, such as /opt/locald.")
+
+
 @pytest.mark.parametrize(
     "content", ["version = 2\n", "nonsense\n", "allow-user = 1\n", "version = 1\nother = 1\n"]
 )

@@ -1,7 +1,9 @@
 """`locald run` as an ordinary user, with the installed setuid shim: statuses, signals, terminals, what is left."""
 
 import fcntl
+import json
 import os
+import re
 import signal
 import stat
 import struct
@@ -80,6 +82,39 @@ def test_nothing_of_the_hosts_environment_leaks_in(installed: Installed, image: 
     result = installed.locald("run", "-e", "WANTED", "-e", "A=b", image, "--", "/bin/env", env=env)
     names = {line.partition("=")[0] for line in result.out.splitlines()}
     assert names == {"PATH", "HOME", "WANTED", "A"}
+
+
+def test_variables_of_a_file(installed: Installed, image: str) -> None:
+    """As they stand there, from here where only a name does; `-e` has the last word. No file is one clear line."""
+    variables = installed.user.home / f"variables-{os.getpid()}"
+    variables.write_bytes(b'# ours\n\nA=one\r\nQUOTED="as it is" $HOME\nWANTED\nUNSET\nB=file\n')
+    try:
+        words = ("run", "--env-file", str(variables), "-e", "B=option", image, "--", "/bin/env")
+        result = installed.locald(*words, env={"WANTED": "w"})
+    finally:
+        variables.unlink()
+    said = set(result.out.splitlines()) - {"HOME=/root"}
+    assert {line for line in said if not line.startswith("PATH=")} == {
+        "A=one",
+        'QUOTED="as it is" $HOME',
+        "WANTED=w",
+        "B=option",
+    }, result
+    missing = installed.locald("run", "--env-file", str(variables), image, "--", "true")
+    assert (missing.status, "[run.env-file]" in missing.err) == (125, True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_command_is_process_1_only_without_the_init(installed: Installed, image: str, mode: str) -> None:
+    """`--no-init` makes it so; else process 1 is a stage of the shim, and the command its child."""
+    script = "echo $$; cat /proc/1/comm; true"
+    words = ("--mode", mode, image, "--", "sh", "-c", script)
+    alone = installed.locald("run", "--no-init", *words)
+    assert (alone.status, alone.out) == (0, "1\nsh\n"), alone
+    below = installed.locald("run", *words)
+    number, name = below.out.splitlines()
+    assert (below.status, number) == (0, "2"), below
+    assert name != "sh"
 
 
 def test_files_of_etc_are_there(installed: Installed, image: str) -> None:
@@ -274,11 +309,66 @@ def test_a_wrong_command_line_is_2(installed: Installed) -> None:
     assert (result.status, "No such option" in result.err) == (2, True)
 
 
+def test_an_image_is_listed_and_removed(installed: Installed, layouts: Path) -> None:
+    """A table for people, JSON for programs; the last name of an image takes its layers and trees along."""
+    place = installed.user.home / f"data-{os.getpid()}"
+    env = {"XDG_DATA_HOME": str(place)}
+    name = f"oci:{layouts}/owners"
+    try:
+        place.mkdir()
+        os.chown(place, installed.user.uid, installed.user.gid)
+        assert installed.locald("images", env=env).out == "IMAGE  ID  SIZE  PULLED\n"
+        # A run, so that there are trees as well, with files of subordinate ids.
+        assert installed.locald("run", name, "--", "true", env=env).status == 0
+        (image,) = json.loads(installed.locald("images", "--json", env=env).out)
+        assert (image["reference"], image["platform"]) == (name, "linux/amd64")
+        head, row = installed.locald("images", env=env).out.splitlines()
+        assert head.split() == ["IMAGE", "ID", "SIZE", "PULLED"]
+        pulled = time.strftime("%Y-%m-%d %H:%M", time.localtime(image["pulled_at_s"]))
+        size = f"{image['size_bytes'] / 1e6:.1f}"
+        number = image["id"].removeprefix("sha256:")[:12]
+        assert row.split() == [name, number, size, "MB", *pulled.split()]
+        # A column begins where its head does.
+        assert head.index("ID") == row.index(number)
+        assert head.index("PULLED") == row.index(pulled)
+        store = place / "locald/store"
+        assert [*store.glob("trees/*"), *store.glob("blobs/sha256/*")] != []
+        removed = installed.locald("rmi", name, env=env)
+        assert (removed.status, removed.err) == (0, ""), removed
+        assert re.fullmatch(rf"removed {re.escape(name)} \({size} MB\)\n", removed.out)
+        assert [*store.glob("trees/*"), *store.glob("blobs/sha256/*"), *store.glob("tmp/*")] == []
+        assert json.loads(installed.locald("images", "--json", env=env).out) == []
+        assert "[image.not-found]" in installed.locald("rmi", name, env=env).err
+    finally:
+        subprocess.run(["/bin/rm", "-rf", str(place)], check=True)
+
+
 def test_doctor_is_content(installed: Installed) -> None:
-    """Where everything was set up."""
+    """Where everything was set up; --json has the same checks, each with its mend."""
     result = installed.locald("doctor")
     assert result.status == 0, result
-    assert {line.split()[0] for line in result.out.splitlines() if not line.startswith(" ")} <= {"ok", "warn"}
+    lines = [line.split() for line in result.out.splitlines() if not line.startswith(" ")]
+    assert {line[0] for line in lines} <= {"ok", "warn"}
+    parsed = installed.locald("doctor", "--json")
+    assert (parsed.status, parsed.err) == (0, "")
+    checks = json.loads(parsed.out)
+    assert [[check["status"], check["id"]] for check in checks] == [line[:2] for line in lines]
+    assert all(set(check) == {"id", "status", "found", "mend"} for check in checks)
+    assert all(check["found"] and (check["mend"] or check["status"] == "ok") for check in checks)
+    assert {"shim.file", "host.lsm", "host.userns", "cgroup.cpu", "store.images"} <= {c["id"] for c in checks}
+
+
+def test_doctor_of_a_host_without_a_policy_fails(installed: Installed, policy: Path) -> None:
+    """Exit 1, and the check that fails names the mend; in --json as well."""
+    kept = policy.read_text()
+    policy.unlink()
+    try:
+        result = installed.locald("doctor", "--json")
+    finally:
+        policy.write_text(kept)
+    failed = [check for check in json.loads(result.out) if check["status"] == "fail"]
+    assert (result.status, [check["id"] for check in failed]) == (1, ["shim.policy"])
+    assert failed[0]["mend"] == f"Run: sudo {installed.bin}/locald admin setup"
 
 
 # --- at a terminal -----------------------------------------------------------------------------------

@@ -180,6 +180,26 @@ def test_a_prefix_that_a_user_can_change_is_named(tmp_path: Path) -> None:
     assert stat.S_ISDIR((tmp_path / "bin").stat().st_mode)
 
 
+def test_a_prefix_that_others_can_write_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By whom, what he can do and what not, and what to do on a shared host; root's own needs no word."""
+    installation = prepared(tmp_path, monkeypatch)
+    place = os.path.dirname(installation.shim)
+    for writers, named in (
+        ([1000], "ann"),
+        ([-1], "several users"),
+        ([-1, 1000, 1234], "several users, ann, 1234"),
+    ):
+        monkeypatch.setattr(admin, "writers_of", lambda _path, writers=writers: writers)
+        *_, said = admin.set_up(installation, WISHES, policy=str(tmp_path / "policy"))
+        assert said == (
+            f"{place} can be changed by {named}: who owns it can remove the shim, or keep this version of it after an "
+            "upgrade, but can neither change it nor make another one setuid. `min-shim` in the policy turns kept ones "
+            "off. On a shared host install into a prefix of root's, such as /opt/locald."
+        )
+    monkeypatch.setattr(admin, "writers_of", lambda _path: [])
+    assert len(admin.set_up(installation, WISHES, policy=str(tmp_path / "policy"))) == 2
+
+
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str = "0.2.0") -> shim.Installation:
     """Return an installation whose shim says that it is of `version`, and installs itself without a word."""
     as_roots(monkeypatch)

@@ -13,7 +13,7 @@ FINE = shim.Mode(allowed=True, code=None, why=None)
 DENIED = shim.Mode(allowed=False, code="host.userns-limit", why="none are left")
 POLICY = shim.Policy(["mapped", "direct"], [80, 443], ["127.0.0.1", "::1"], 256, None)
 NO_CGROUP = shim.Mode(allowed=False, code="resources.delegation", why="no cgroup is yours")
-LIMITS = {"memory": FINE, "pids": NO_CGROUP}
+LIMITS = {"memory": FINE, "pids": NO_CGROUP, "cpu": FINE}
 HOST = Host(1000, 1000, "ann", "/nowhere", "machine", b"", b"")
 
 
@@ -54,6 +54,7 @@ def test_the_ids_are_stable_and_every_fault_has_a_mend() -> None:
         "cgroup.layout",
         "cgroup.memory",
         "cgroup.pids",
+        "cgroup.cpu",
         "host.lsm",
         "store.images",
         "store.bundles",
@@ -136,6 +137,92 @@ def test_places_must_have_room_and_allow_execution(
     facts = os.statvfs_result((1, 1, free, free, free, 0, 0, 0, flags, 255))
     monkeypatch.setattr(os, "statvfs", lambda _path: facts)
     assert {check.status for check in doctor.check_places(HOST)} == {status}
+
+
+def test_places_must_be_the_callers_to_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever room they have; each is named as it would be, the right is that of what is there already."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    closed = str(tmp_path / "data")
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (closed, os.W_OK | os.X_OK))
+    facts = os.statvfs_result((1, 1, 1 << 31, 1 << 31, 1 << 31, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _path: facts)
+    images, bundles = doctor.check_places(HOST)
+    assert (images.id, images.status) == ("store.images", "fail")
+    assert images.found == f"{closed}/locald cannot be written"
+    assert "XDG_DATA_HOME" in images.mend
+    assert bundles.status == "ok"
+
+
+SELINUX = "lockdown,capability,yama,selinux,bpf"
+
+
+@pytest.mark.parametrize(
+    ("modules", "domain", "enforce", "status", "found"),
+    [
+        (
+            SELINUX,
+            "unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023",
+            "1",
+            "ok",
+            "you are unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023; SELinux is enforcing",
+        ),
+        (
+            SELINUX,
+            "user_u:user_r:user_t:s0",
+            "1",
+            "warn",
+            "you are user_u:user_r:user_t:s0; SELinux is enforcing",
+        ),
+        (SELINUX, "staff_u:staff_r:staff_t:s0", "1", "warn", "SELinux is enforcing"),
+        # Permissive: the kernel writes down what it would deny, and denies nothing.
+        (
+            SELINUX,
+            "user_u:user_r:user_t:s0",
+            "0",
+            "ok",
+            "you are user_u:user_r:user_t:s0; SELinux is not enforcing",
+        ),
+        (SELINUX, "root:unconfined_r:unconfined_t:s0", "1", "ok", "SELinux is enforcing"),
+        (SELINUX, "system_u:system_r:init_t:s0", "1", "ok", "SELinux is enforcing"),
+        (
+            "lockdown,capability,yama,apparmor",
+            "unconfined",
+            None,
+            "ok",
+            "you are unconfined; SELinux is not enforcing",
+        ),
+        (
+            None,
+            None,
+            None,
+            "ok",
+            "unknown (securityfs is not mounted); you are unconfined; SELinux is not enforcing",
+        ),
+    ],
+)
+def test_a_confined_login_on_an_enforcing_host_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+    modules: str | None,
+    domain: str | None,
+    enforce: str | None,
+    status: str,
+    found: str,
+) -> None:
+    """Its policy may not let it run the shim; elsewhere the modules and the domain are only told."""
+    # As the kernel writes them: with a NUL or a line end, or not at all.
+    files = {
+        "/sys/kernel/security/lsm": modules,
+        "/proc/self/attr/current": domain and f"{domain}\0\n",
+        "/sys/fs/selinux/enforce": enforce,
+    }
+    monkeypatch.setattr(doctor, "_read", lambda path: files[path] or "")
+    check = doctor.check_lsm()
+    assert (check.id, check.status) == ("host.lsm", status)
+    assert check.found.startswith(modules or "unknown")
+    assert check.found.endswith(found)
+    assert ("semanage login" in check.mend) == (status == "warn")
 
 
 def test_the_policy_is_told_in_words() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.shim.harness import READY, Bundle, Call, Caller, Mode, Run, Shim, Workshop, is_alive, wait_until
+from tests.shim.kernel import mount, private_mounts
 
+CGROUPS = Path("/sys/fs/cgroup")
 INIT = {"dev.locald.init": "true"}
 FORWARDED = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2")
 
@@ -226,6 +228,35 @@ def test_check_and_version_answer(run: Run) -> None:
     assert told["policy"]["allowed"] is True
     assert told["modes"]["direct"]["allowed"] is True
     assert (told["subids"]["uids"] > 0) == (run.caller.name == "locald-a")
+
+
+@pytest.mark.parametrize(
+    ("kind", "directories", "hierarchy"),
+    [
+        ("v2", (), ""),
+        ("hybrid", ("memory", "unified"), "unified"),
+        ("v1", ("memory",), None),
+        ("v1", ("cpu",), None),
+        ("none", (), None),
+        # A directory of the name that is no cgroup file system.
+        ("none", ("unified",), None),
+    ],
+)
+def test_check_names_the_cgroup_hierarchies(
+    shim: Shim, callers: dict[str, Caller], kind: str, directories: tuple[str, ...], hierarchy: str | None
+) -> None:
+    """By what is mounted where systemd's "file system layout" has it: the host of this call is made so."""
+
+    def rearrange() -> None:
+        private_mounts()
+        mount("none", CGROUPS, "tmpfs")
+        for name in directories:
+            (CGROUPS / name).mkdir()
+        if hierarchy is not None:
+            mount("none", CGROUPS / hierarchy, "cgroup2")
+
+    result = shim.call(["check"], callers["locald-a"], Call(prepare=rearrange))
+    assert json.loads(result.stdout)["cgroup"] == kind, result
 
 
 def test_new_network_has_loopback_and_low_ports(run: Run) -> None:

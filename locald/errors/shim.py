@@ -58,7 +58,7 @@ class ShimNosuid(ShimError):
 
 
 class ShimOutdated(ShimError):
-    """The shim speaks another protocol than this `locald`."""
+    """The shim speaks another protocol than this `locald`, or the policy wants a newer one (`min-shim`)."""
 
     code = "shim.outdated"
 

@@ -19,7 +19,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs/manual/guides").glob("*.m
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Commands that another test runs: whoever changes one looks there. What they need is not to be had twice in a test run.
 ELSEWHERE = {
-    r"pip install \.": "tests/integration/test_install.py [pip]",
+    r"pipx install \.": "tests/integration/test_install.py [pipx]",
     r"pipx install locald": "tests/integration/test_install.py [pipx]",
     r"uv tool install locald": "tests/integration/test_install.py [uv]",
     r"python3 -m venv ~/locald && ~/locald/bin/pip install locald": "tests/integration/test_install.py [pip]",

@@ -411,13 +411,19 @@ def show_shell(config: pytest.Config, controller: Controller) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     capture = config.pluginmanager.get_plugin("capturemanager")
     say = reporter.write_line if reporter is not None else print
-    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+    if capture:
+        # With standard input, which pytest leaves captured otherwise: the shell reads it.
+        capture.suspend_global_capture(in_=True)
+    try:
         say("")
         for line in summary.describe_profile(controller.own_part):
             say(line)
         say(f"root's shell on {controller.profile.name}; the machine goes when it ends")
         if why_not := again.open_shell(controller.guest):
             say(why_not)
+    finally:
+        if capture:
+            capture.resume_global_capture()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

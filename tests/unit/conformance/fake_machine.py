@@ -27,6 +27,8 @@ class Guest:
         raise vms.GuestLost("the machine is gone")
     def converse(self, command, **more):
         return self.run(command)
+    def shell(self, user):
+        return ["sh", "-c", f"read line; echo $line-{user} >> $CALLS"]
     def close(self):
         pass
 

@@ -1,8 +1,10 @@
 """A run of the kit from boot to report, on a machine that is not there: what happens around the clauses."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,9 @@ from tests.unit.conformance.samples import make_wheel
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def run_kit(directory: Path, fault: str, *options: str) -> tuple[int, str, list[str]]:
+def run_kit(
+    directory: Path, fault: str, *options: str, terminal: int | None = None
+) -> tuple[int, str, list[str]]:
     """Run two clauses; return the exit code, what was printed, and what was done with the machine."""
     (directory / "fake_machine.py").write_text(PLUGIN)
     (directory / "x.whl").write_bytes(make_wheel())
@@ -33,13 +37,13 @@ def run_kit(directory: Path, fault: str, *options: str) -> tuple[int, str, list[
             "FAULT": fault,
             "CALLS": str(calls),
         },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL if terminal is None else terminal,
+        stdout=subprocess.PIPE if terminal is None else terminal,
         stderr=subprocess.STDOUT,
         timeout=120,
         check=False,
     )
-    return done.returncode, done.stdout.decode(), calls.read_text().split() if calls.exists() else []
+    return done.returncode, (done.stdout or b"").decode(), calls.read_text().split() if calls.exists() else []
 
 
 def profile_of(directory: Path) -> Json:
@@ -125,3 +129,23 @@ def test_a_red_machine_can_be_kept_and_looked_at(tmp_path: Path) -> None:
     assert calls == ["up"]
     assert "the machine is up: python -m vms ssh local" in said
     assert "--shell-on-fail: no terminal, so no shell" in said
+
+
+@pytest.mark.spawns
+def test_the_shell_on_a_red_machine_has_the_terminal(tmp_path: Path) -> None:
+    """It reads what is typed, before the machine is taken away."""
+    ours, theirs = os.openpty()
+    # Nobody reads while it runs: the terminal holds less than the run says.
+    drained = threading.Thread(target=drain, args=(ours,), daemon=True)
+    drained.start()
+    os.write(ours, b"typed\n")
+    _, _, calls = run_kit(tmp_path, "lost", "--clause=BUNDLE-001", "--shell-on-fail", terminal=theirs)
+    os.close(theirs)
+    assert calls == ["up", "typed-root", "destroy"]
+
+
+def drain(terminal: int) -> None:
+    """Read a terminal to its end."""
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass

@@ -3,11 +3,13 @@
 //! Nothing here trusts the caller's descriptors, limits, signals, directory or environment
 //! (attacks 1-10, 48 and 49 of the security manual).
 
+use alloc::boxed::Box;
 use alloc::format;
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::policy::Caller;
 use crate::rules::{Rule, active};
+use crate::status::StatusFd;
 use crate::sys::{self, At, Fd, SignalSet};
 
 /// The inode of the initial user namespace: PROC_USER_INIT_INO of the kernel.
@@ -21,9 +23,12 @@ const FLOORS: [(u32, u64); 4] = [
     (libc::RLIMIT_AS, 16 << 20),
     (libc::RLIMIT_NOFILE, 64),
 ];
-/// How long opening and reading the caller's own files may take, in seconds: a FUSE server that does
-/// not answer holds only its owner's call, and not for ever (attack 50).
-const OPENING_SECONDS: u64 = 30;
+/// How long opening and reading the caller's own files may take: a FUSE server that does not answer holds
+/// only its owner's call, and not for ever (attack 50). Test builds wait for less.
+const OPENING_MS: u64 = if cfg!(locald_mutants) { 3_000 } else { 30_000 };
+
+/// What mends a wait that is at its end.
+pub const SLOW_FILES: &str = "see whether a file system of yours (FUSE, NFS) does not answer";
 
 /// capabilities(7): namespaces are made with it.
 const CAP_SYS_ADMIN: u32 = 21;
@@ -252,12 +257,32 @@ impl Entry {
         sys::set_capabilities(1 << CAP_SYS_ADMIN, sys::permitted_capabilities()?, 0)
     }
 
-    /// As [`Entry::act`], for work on the caller's files: it ends with SIGALRM if they block.
-    pub fn act_bounded<T>(&self, step: impl FnOnce() -> T) -> T {
-        sys::set_alarm(OPENING_SECONDS);
+    /// As [`Entry::act`], for work on the caller's files: where they block, the call ends.
+    ///
+    /// # Errors
+    /// What `step` gives, and `host.kernel-call`. `setup.timeout` is told, but returns to nobody: what is
+    /// inside a call that does not end can only be ended together with the process.
+    pub fn act_bounded<T>(
+        &self,
+        status: &StatusFd,
+        step: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        if !active(Rule::BoundedWaits) {
+            return self.act(step);
+        }
+        let error = Error::failed("setup.timeout", "your files did not open in time", SLOW_FILES);
+        // Made now: the thread that says it may not allocate.
+        let (status, event, line) = (*status, StatusFd::refusal(&error), error.line());
+        let expire = move || {
+            become_caller();
+            status.write_line(&event);
+            let _ = sys::write(2, &line);
+        };
+        let watch =
+            sys::watch(OPENING_MS, Box::new(expire)).or_fail("host.kernel-call", "clone")?;
         let result = self.act(step);
-        sys::set_alarm(0);
-        result
+        let ended = watch.end().or_fail("host.kernel-call", "futex");
+        result.and_then(|value| ended.map(|()| value))
     }
 }
 

@@ -9,19 +9,29 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use crate::caller::Entry;
+use crate::caller::{Entry, SLOW_FILES};
 use crate::error::{Context, Error};
 use crate::plan::IdRange;
 use crate::policy;
 use crate::request::Target;
 use crate::rules::{Rule, active};
 use crate::state;
+use crate::status::StatusFd;
 use crate::sys::{self, At, Fd, Side};
 use crate::{bundle, execute, host};
 
+/// The code of what goes wrong here.
+const CODE: &str = "cleanup.failed";
 /// How many directories are open below each other at a time, two descriptors each. What lies deeper
 /// is moved to the top first: a payload can nest directories until no number of descriptors suffices.
 const MAX_DEPTH: usize = 16;
+/// How long the removal may say nothing, in milliseconds: a root file system may be large, but a directory of
+/// it that takes this long lies on a file system that does not answer. Test builds wait for less.
+const SILENCE_MS: u64 = if cfg!(locald_mutants) { 3_000 } else { 60_000 };
+/// How long a process may take to end that was killed, or has closed its side, in milliseconds.
+const ENDING_MS: u64 = 5_000;
+/// After how many names of one directory the removal speaks.
+const NAMES_A_WORD: usize = 256;
 
 /// Removes dead state entries with their leaves, and the root file system of one bundle if `target` names it.
 ///
@@ -32,7 +42,7 @@ pub fn run(entry: &Entry, target: &Target) -> Result<(), Error> {
     host::require_single_link()?;
     host::permit(&entry.caller)?;
     if let Target::Bundle(path) = target {
-        let rootfs = entry.act_bounded(|| open_rootfs(entry, path))?;
+        let rootfs = entry.act_bounded(&StatusFd(None), || open_rootfs(entry, path))?;
         if let Some(rootfs) = rootfs {
             remove_tree(entry, rootfs)?;
         }
@@ -80,7 +90,6 @@ fn beneath() -> u64 {
 
 /// Empties `rootfs` in a process that has the caller's own ids and nothing else.
 fn remove_tree(entry: &Entry, rootfs: Fd) -> Result<(), Error> {
-    const CODE: &str = "cleanup.failed";
     let grants = host::grants(&entry.caller, true)?;
     // Container root is the caller: what is his or his ranges' can be removed, nothing else.
     let (uids, gids) = policy::own_map(&entry.caller, &grants)?;
@@ -96,21 +105,56 @@ fn remove_tree(entry: &Entry, rootfs: Fd) -> Result<(), Error> {
         }
         Side::Parent(pid, child) => {
             drop((end, answers));
-            if mapped && sys::read(reports.number(), &mut [0]) == Ok(1) {
-                write_map(pid, "gid_map", &gids)?;
-                write_map(pid, "uid_map", &uids)?;
-                let _ = sys::write(go.number(), b"g");
+            let removed = watch_removal(&reports, || {
+                if mapped {
+                    write_map(pid, "gid_map", &gids)?;
+                    write_map(pid, "uid_map", &uids)?;
+                    let _ = sys::write(go.number(), b"g");
+                }
+                Ok(())
+            });
+            if removed.is_err() {
+                let _ = sys::pidfd_kill(&child, libc::SIGKILL);
             }
-            drop(go);
-            match sys::wait_for(&child).or_fail(CODE, "wait")? {
-                0 => Ok(()),
-                _ => Err(Error::failed(
+            let ended = sys::wait_within(&child, ENDING_MS).or_fail(CODE, "wait");
+            removed?;
+            match ended? {
+                Some(0) => Ok(()),
+                Some(_) => Err(Error::failed(
                     CODE,
                     "some of the root file system could not be removed",
                     "see what in it is not yours, or is mounted",
                 )),
+                None => Err(silent()),
             }
         }
+    }
+}
+
+fn silent() -> Error {
+    Error::failed(CODE, "the removal of the root file system does not go on", SLOW_FILES)
+}
+
+/// Hears the child out until it closes its side; `begin` answers its first word.
+fn watch_removal(reports: &Fd, begin: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    let mut begin = Some(begin);
+    let mut deadline = sys::now_ms().saturating_add(SILENCE_MS);
+    loop {
+        let left = deadline.saturating_sub(sys::now_ms());
+        let mut wait = [sys::Poll::readable(reports.number())];
+        if sys::poll(&mut wait, Some(left)).or_fail(CODE, "ppoll")? == 0 {
+            if left == 0 && active(Rule::BoundedWaits) {
+                return Err(silent());
+            }
+            continue;
+        }
+        if sys::read(reports.number(), &mut [0; 4096]).or_fail(CODE, "read")? == 0 {
+            return Ok(());
+        }
+        if let Some(begin) = begin.take() {
+            begin()?;
+        }
+        deadline = sys::now_ms().saturating_add(SILENCE_MS);
     }
 }
 
@@ -144,7 +188,7 @@ fn work_in_map(entry: &Entry, mapped: bool, rootfs: &Fd, end: &Fd, answers: &Fd)
     // After the last change of ids, which clears it; a parent that is gone by now reads no pipe.
     let _ = sys::control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64);
     let orphaned = sys::poll(&mut [sys::Poll::readable(end.number())], Some(0)) != Ok(0);
-    !orphaned && Sweep { top: rootfs, moved: 0 }.run()
+    !orphaned && Sweep { top: rootfs, moved: 0, reports: end }.run()
 }
 
 /// The removal of everything below one directory.
@@ -152,6 +196,8 @@ struct Sweep<'a> {
     top: &'a Fd,
     /// How many directories were moved to the top in this round.
     moved: u32,
+    /// Where it says that it goes on.
+    reports: &'a Fd,
 }
 
 impl Sweep<'_> {
@@ -174,7 +220,10 @@ impl Sweep<'_> {
             return false;
         }
         let mut clean = true;
-        for (name, kind) in names {
+        for (number, (name, kind)) in names.into_iter().enumerate() {
+            if number % NAMES_A_WORD == 0 {
+                let _ = sys::write(self.reports.number(), b".");
+            }
             let is_dir = kind == libc::DT_DIR
                 || kind == libc::DT_UNKNOWN && sys::unlink(At::Dir(&list), &name, false).is_err();
             if is_dir {

@@ -44,7 +44,7 @@ pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Resu
     status.require_suitable()?;
     require_kernel()?;
 
-    let (bundle, text) = entry.act_bounded(|| {
+    let (bundle, text) = entry.act_bounded(status, || {
         let bundle = Bundle::open(bundle, entry)?;
         let text = bundle.read_config()?;
         #[cfg(locald_mutants)]
@@ -74,7 +74,7 @@ pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Resu
         Ok(sources)
     };
     let sources = if active(Rule::BindAsCaller) && active(Rule::NoOracle) {
-        entry.act_bounded(open_sources)?
+        entry.act_bounded(status, open_sources)?
     } else {
         open_sources()?
     };

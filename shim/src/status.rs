@@ -3,6 +3,8 @@
 //! The descriptor is the caller's choice, so root never writes to it: every write happens with the
 //! caller's effective ids (the class of CVE-2012-0056, attack 32).
 
+use alloc::vec::Vec;
+
 use crate::caller::Entry;
 use crate::error::Error;
 use crate::reply::Object;
@@ -50,19 +52,28 @@ impl StatusFd {
 
     /// There was no payload.
     pub fn refused(&self, entry: &Entry, error: &Error) {
+        let line = Self::refusal(error);
+        entry.act(|| self.write_line(&line));
+    }
+
+    /// The line of [`StatusFd::refused`].
+    pub fn refusal(error: &Error) -> Vec<u8> {
         let event = Object::new().string("event", "refused").string("code", error.code);
-        self.write(entry, event.string("why", &error.why));
+        event.string("why", &error.why).line()
     }
 
     fn write(&self, entry: &Entry, event: Object) {
+        entry.act(|| self.write_line(&event.line()));
+    }
+
+    /// Writes a line with the ids that this thread has: they must be the caller's. Allocates nothing.
+    pub fn write_line(&self, line: &[u8]) {
         let Some(fd) = self.0 else { return };
-        entry.act(|| {
-            // Never waits for a reader for long: a line is shorter than PIPE_BUF, so what can be
-            // written at all is written whole. A reader that is gone gives EPIPE, not a signal.
-            let mut wait = [sys::Poll::writable(fd)];
-            if sys::poll(&mut wait, Some(PATIENCE_MS)).is_ok_and(|ready| ready > 0) {
-                let _ = sys::write(fd, &event.line());
-            }
-        });
+        // Never waits for a reader for long: a line is shorter than PIPE_BUF, so what can be
+        // written at all is written whole. A reader that is gone gives EPIPE, not a signal.
+        let mut wait = [sys::Poll::writable(fd)];
+        if sys::poll(&mut wait, Some(PATIENCE_MS)).is_ok_and(|ready| ready > 0) {
+            let _ = sys::write(fd, line);
+        }
     }
 }

@@ -12,6 +12,7 @@ mod mounts;
 mod network;
 mod process;
 mod terminal;
+mod watch;
 
 #[cfg(locald_coverage)]
 pub use coverage::share_counters;
@@ -20,6 +21,7 @@ pub use mounts::*;
 pub use network::*;
 pub use process::*;
 pub use terminal::*;
+pub use watch::*;
 
 use core::arch::asm;
 

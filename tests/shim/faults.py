@@ -37,6 +37,7 @@ HARMLESS = {
     "0 read": "EINTR: called again",
     "* write": "EINTR: called again; or a network parameter, which is a convenience",
     "0 waitid": "EINTR: called again",
+    "0 futex": "EINTR: called again, for the thread that bounds the opening of files",
     "* ppoll": "EINTR: called again; the supervisor's last wait may also wake for nothing",
     "0 clock_gettime": "cannot fail; a wait would be bounded by another moment",
     # A descriptor is freed whatever close(2) returns.

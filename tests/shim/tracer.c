@@ -5,7 +5,8 @@
  * A tracer with CAP_SYS_PTRACE leaves the set-user-id bit its effect. A process is named by the way to it: "0" is
  * the shim, "0.0" its first child, "0.0.1" that one's second. Names and counts are the same in every run, other
  * than pids, so that a boundary found in one run is found again in the next. What the payload does is not traced:
- * a child is let go of when it has executed another program.
+ * a child is let go of when it has executed another program. The shim's thread that waits for a limit is not
+ * traced (CLONE_UNTRACED): what it calls would come between the others' calls, never twice at the same place.
  *
  * Jobs come on stdin, one a line, words parted by blanks:
  *     UID GID LIMIT_MS RECORD DIRECTORY CGROUP STDIN ACTION... -- ARGV...

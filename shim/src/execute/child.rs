@@ -211,10 +211,13 @@ fn user_namespace_refused(error: Errno) -> Error {
     )
 }
 
+/// How long a process may take that makes a namespace and ends, in milliseconds. The caller can stop it.
+const TRIAL_MS: u64 = 5_000;
+
 /// Tries, in a process that then ends, whether root may make a user namespace here.
 ///
 /// # Errors
-/// `host.userns-limit`, `host.userns-denied`.
+/// `host.userns-limit`, `host.userns-denied`, `setup.timeout`.
 pub fn try_user_namespace() -> Result<(), Error> {
     match sys::clone_process(0).or_fail("host.kernel-call", "clone3")? {
         Side::Child => match sys::unshare(libc::CLONE_NEWUSER) {
@@ -222,9 +225,14 @@ pub fn try_user_namespace() -> Result<(), Error> {
             Err(error) => sys::exit(error.0 as u8),
         },
         Side::Parent(_, child) => {
-            match sys::wait_for(&child).or_fail("host.kernel-call", "wait")? {
-                0 => Ok(()),
-                number => Err(user_namespace_refused(Errno(i32::from(number)))),
+            match sys::wait_within(&child, TRIAL_MS).or_fail("host.kernel-call", "wait")? {
+                Some(0) => Ok(()),
+                Some(number) => Err(user_namespace_refused(Errno(i32::from(number)))),
+                None => {
+                    let _ = sys::pidfd_kill(&child, libc::SIGKILL);
+                    let why = "the process that tries a user namespace did not end";
+                    Err(Error::failed("setup.timeout", why, "see what has stopped it"))
+                }
             }
         }
     }

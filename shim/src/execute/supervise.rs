@@ -6,7 +6,7 @@ use core::ffi::CStr;
 use super::link::{ParentEnd, Report};
 use super::terminal::Terminal;
 use crate::bundle::c_string;
-use crate::caller::{Entry, FORWARDED};
+use crate::caller::{Entry, FORWARDED, SLOW_FILES};
 use crate::error::{Context, Error};
 use crate::plan::{Mode, Plan};
 use crate::policy::render_map;
@@ -15,8 +15,10 @@ use crate::status::StatusFd;
 use crate::sys::{self, At, Fd, Poll};
 
 /// How long a container may take to be made, in milliseconds: only the caller's own file systems
-/// (FUSE, a stopped server) can take long, and they hold only his call.
-const SETUP_MS: u64 = 60_000;
+/// (FUSE, a stopped server) can take long, and they hold only his call. Test builds wait for less.
+const SETUP_MS: u64 = if cfg!(locald_mutants) { 6_000 } else { 60_000 };
+/// How long a process may take to end that was killed, in milliseconds.
+const KILLED_MS: u64 = 5_000;
 /// How long the relay may take to end once it was told to, in milliseconds.
 const RELAY_MS: u64 = 2_000;
 /// What ends a program that does not handle it.
@@ -64,7 +66,7 @@ pub fn run(
         Ok(relay) => relay,
         Err(error) => {
             let _ = sys::pidfd_kill(&container.child, libc::SIGKILL);
-            let _ = sys::wait_for(&container.child);
+            let _ = sys::wait_within(&container.child, KILLED_MS);
             return Err(error);
         }
     };
@@ -91,8 +93,8 @@ fn await_payload(plan: &Plan, container: &Container, link: &ParentEnd) -> Result
         if ready == 0 && (left == 0 || sys::now_ms() >= deadline) && active(Rule::BoundedWaits) {
             return Err(Error::failed(
                 "setup.timeout",
-                "the container was not ready within 60 s",
-                "see whether a file system of yours (FUSE, NFS) does not answer",
+                "the container was not ready in time",
+                SLOW_FILES,
             ));
         }
         if ready == 0 {
@@ -208,8 +210,8 @@ fn finish(relay: &Fd, signals: &Fd, mut ending: bool) -> Result<(), Error> {
             break;
         }
     }
-    match sys::wait_for(relay) {
-        Ok(0) => Ok(()),
+    match sys::wait_within(relay, KILLED_MS) {
+        Ok(Some(0)) => Ok(()),
         _ if ending => Ok(()),
         _ => Err(Error::failed(
             "terminal.failed",

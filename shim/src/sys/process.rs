@@ -187,21 +187,11 @@ pub fn reset_signal_actions() {
 /// Stops the three interval timers that execve(2) leaves running.
 pub fn stop_timers() {
     for which in 0..3 {
-        set_timer(which, 0);
+        // struct itimerval of zeroes: no interval, no value.
+        let timer = [0_u64; 4];
+        // SAFETY: the kernel reads 32 bytes of `timer` and writes nothing: no old value is asked.
+        let _ = unsafe { call(libc::SYS_setitimer, [which, timer.as_ptr() as usize, 0, 0, 0, 0]) };
     }
-}
-
-/// Arranges for SIGALRM in `seconds`; 0 takes that back.
-pub fn set_alarm(seconds: u64) {
-    set_timer(0, seconds);
-}
-
-/// setitimer(2), once and not again.
-fn set_timer(which: usize, seconds: u64) {
-    // struct itimerval: interval (s, µs), value (s, µs).
-    let timer = [0, 0, seconds, 0];
-    // SAFETY: the kernel reads 32 bytes of `timer` and writes nothing: no old value is asked.
-    let _ = unsafe { call(libc::SYS_setitimer, [which, timer.as_ptr() as usize, 0, 0, 0, 0]) };
 }
 
 /// signalfd4(2), non-blocking.
@@ -271,7 +261,7 @@ pub fn clone_into(flags: i32, cgroup: Option<&Fd>) -> Result<Side> {
     }
     let size = mem::size_of_val(&args);
     // SAFETY: the kernel reads `size` bytes of `args` and writes one int to `pidfd`. Without
-    // CLONE_VM the child goes on with a copy of all memory, the stack included; there is one thread.
+    // CLONE_VM the child goes on with a copy of all memory, the stack included, and of one thread.
     let pid = unsafe { call(libc::SYS_clone3, [&raw const args as usize, size, 0, 0, 0, 0]) }?;
     if pid == 0 {
         return Ok(Side::Child);
@@ -308,6 +298,20 @@ pub fn wait_for(process: &Fd) -> Result<u8> {
             Err(Errno(libc::EINTR)) | Ok(None) => {}
             Ok(Some((_, status))) => return Ok(status),
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// As [`wait_for`], but for no longer than `milliseconds`; none if the child lives on.
+pub fn wait_within(process: &Fd, milliseconds: u64) -> Result<Option<u8>> {
+    let deadline = now_ms().saturating_add(milliseconds);
+    loop {
+        let left = deadline.saturating_sub(now_ms());
+        if poll(&mut [Poll::readable(process.number())], Some(left))? > 0 {
+            return wait_for(process).map(Some);
+        }
+        if left == 0 {
+            return Ok(None);
         }
     }
 }

@@ -130,7 +130,7 @@ struct Arena {
     end: Cell<usize>,
 }
 
-// SAFETY: the process has one thread.
+// SAFETY: one thread allocates; the one of `sys::watch` does not.
 unsafe impl Sync for Arena {}
 
 /// What one step takes from the kernel at least.

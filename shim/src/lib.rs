@@ -54,9 +54,8 @@ pub const BUILD: &str = match option_env!("LOCALD_SHIM_SOURCE_DIGEST") {
 ///
 /// `args` is the argument vector as execve(2) passed it, its first element included.
 pub fn run(args: &[&'static CStr]) -> u8 {
-    if args.is_empty() && active(Rule::ArgumentsPresent) {
-        // CVE-2021-4034: whoever reads argv[1] then reads the environment.
-        return tell(&Error::refused("usage.empty", "the argument vector is empty", "pass a name"));
+    if let Err(error) = require_arguments(args) {
+        return tell(&error);
     }
     let words: Vec<&[u8]> = args.iter().skip(1).map(|word| word.to_bytes()).collect();
     let request = match request::parse(&words) {
@@ -83,6 +82,14 @@ pub fn run(args: &[&'static CStr]) -> u8 {
         Ok(exit_status) => exit_status,
         Err(error) => refuse(&entry, &status, &error),
     }
+}
+
+/// CVE-2021-4034: whoever reads argv[1] of an empty vector reads the environment.
+fn require_arguments(args: &[&CStr]) -> Result<(), Error> {
+    if args.is_empty() && active(Rule::ArgumentsPresent) {
+        return Err(Error::refused("usage.empty", "the argument vector is empty", "pass a name"));
+    }
+    Ok(())
 }
 
 fn version() -> Vec<u8> {
@@ -140,5 +147,17 @@ pub fn count_where_all_do() {
             alloc::format!("locald-shim: failed [coverage.file]: {error}; hint: measure again\n");
         let _ = sys::write(2, line.as_bytes());
         sys::exit(125);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_argument_vector_is_refused() {
+        // No kernel since 5.18 passes one on, so that no program can be called like this.
+        assert_eq!(require_arguments(&[]).map_err(|error| error.code), Err("usage.empty"));
+        assert_eq!(require_arguments(&[c"locald-shim"]), Ok(()));
     }
 }

@@ -1,7 +1,10 @@
 """The few system calls that Python 3.11 has no name for. For root children of the tests only."""
 
 import ctypes
+import errno
+import fcntl
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +13,7 @@ CLONE_NEWUTS = 0x0400_0000
 CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWNET = 0x4000_0000
 MS_RDONLY, MS_NOSUID, MS_NOEXEC, MS_REMOUNT = 1, 2, 8, 32
-MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x4_0000
+MS_BIND, MS_REC, MS_UNBINDABLE, MS_PRIVATE = 0x1000, 0x4000, 0x2_0000, 0x4_0000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,9 +28,21 @@ def mount(
     source: str, target: str | os.PathLike[str], kind: str = "", flags: int = 0, data: str = ""
 ) -> None:
     """Mount, remount or bind."""
-    path = os.fspath(target)
-    if _libc.mount(source.encode(), path.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode()) != 0:
-        raise OSError(ctypes.get_errno(), f"mount {source} on {path}")
+    path = os.fsencode(target)
+    if _libc.mount(os.fsencode(source), path, kind.encode(), ctypes.c_ulong(flags), data.encode()) != 0:
+        raise OSError(ctypes.get_errno(), f"mount {source} on {path!r}")
+
+
+def detach(target: Path) -> None:
+    """Take a mount away with all below it: umount2(2) with MNT_DETACH."""
+    if _libc.umount2(os.fsencode(target), 2) != 0:
+        raise OSError(ctypes.get_errno(), f"umount2 {target}")
+
+
+def rename_interface(name: bytes, new: bytes) -> None:
+    """Give a network interface that is down another name: SIOCSIFNAME of netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, 0x8923, name.ljust(16, b"\0") + new.ljust(16, b"\0"))
 
 
 def private_mounts() -> None:
@@ -52,6 +67,13 @@ def bind_over(content: str | bytes, target: str, holder: Path) -> Callable[[], N
         mount(str(holder), target, "", MS_BIND)
 
     return step
+
+
+def attach(pid: int) -> str:
+    """Try to trace a process with PTRACE_ATTACH; return the name of the error, or nothing."""
+    if _libc.ptrace(16, pid, None, None) == 0:
+        return ""
+    return errno.errorcode[ctypes.get_errno()]
 
 
 def set_personality(persona: int) -> None:

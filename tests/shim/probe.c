@@ -144,6 +144,21 @@ static int do_report(char **argv) {
     return 0;
 }
 
+/* outlive: without its parent-death signal, until somebody ends it. */
+static int do_outlive(char **argv) {
+    (void)argv;
+    if (prctl(PR_SET_PDEATHSIG, 0)) return 1;
+    puts("ready");
+    fflush(stdout);
+    for (;;) pause();
+}
+
+/* stamp: reads the time stamp counter, which kills where PR_SET_TSC forbids it. */
+static int do_stamp(char **argv) {
+    (void)argv;
+    return __builtin_ia32_rdtsc() == 0;
+}
+
 int main(int argc, char **argv) {
     static const struct {
         const char *name;
@@ -152,6 +167,7 @@ int main(int argc, char **argv) {
     } verbs[] = {
         {"ioctl", 1, do_ioctl},       {"syscall", 1, do_syscall}, {"limit", 1, do_limit}, {"exec", 1, do_exec},
         {"exchange", 3, do_exchange}, {"ignore", 0, do_ignore},   {"args", 0, do_args},   {"report", 0, do_report},
+        {"outlive", 0, do_outlive},   {"stamp", 0, do_stamp},
     };
     for (size_t i = 0; argc > 1 && i < sizeof verbs / sizeof *verbs; i++)
         if (!strcmp(argv[1], verbs[i].name) && argc - 2 >= verbs[i].needed) return verbs[i].run(argv + 2);

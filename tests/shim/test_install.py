@@ -227,3 +227,12 @@ def test_what_the_owner_of_the_prefix_can_gain(
     assert b'"setuid":false' in result.stdout, result
     Run(Shim(copy), workshop, "direct", caller).refused(run.bundle(), "shim.not-setuid")
     shutil.rmtree(prefix)
+
+
+def test_install_is_roots(shim: Shim, callers: dict[str, Caller]) -> None:
+    """An ordinary user installs nothing, not even by the installed program."""
+    for caller in callers.values():
+        result = shim.call(["install"], caller)
+        assert (result.status, result.code, result.stderr.count(b"\n")) == (125, "install.not-root", 1), (
+            result
+        )

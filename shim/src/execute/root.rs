@@ -435,9 +435,9 @@ fn set_network_parameters(proc: &Fd) {
 
 /// Hides what is not for a container: a constant list, and whatever the host hides itself.
 fn mask(proc: &Fd, sys_fs: &Fd, null: &Fd, view: &MountView) -> Result<(), Error> {
-    let place = |path: &str| match path.strip_prefix("/proc/") {
+    let place = |path: &[u8]| match path.strip_prefix(b"/proc/") {
         Some(rest) => (proc, c_string(rest)),
-        None => (sys_fs, c_string(path.strip_prefix("/sys/").unwrap_or(path))),
+        None => (sys_fs, c_string(path.strip_prefix(b"/sys/").unwrap_or(path))),
     };
     let find = |(mount, path): (&Fd, CString)| {
         let resolve = sys::BENEATH | sys::NO_MAGICLINKS | sys::NO_SYMLINKS;
@@ -450,18 +450,20 @@ fn mask(proc: &Fd, sys_fs: &Fd, null: &Fd, view: &MountView) -> Result<(), Error
     };
     if active(Rule::PathMasks) {
         for path in READONLY_PATHS {
-            let Some(target) = find(place(path))? else { continue };
+            let Some(target) = find(place(path.as_bytes()))? else { continue };
             let copy = sys::clone_mount(&target, false).or_fail(CODE, path)?;
             sys::restrict_mount(&copy, DATA | sys::RDONLY, false).or_fail(CODE, path)?;
             sys::attach(&copy, &target).or_fail(CODE, path)?;
         }
     }
-    let constant = MASKED_PATHS.iter().filter(|_| active(Rule::PathMasks)).copied();
+    let constant = MASKED_PATHS.iter().filter(|_| active(Rule::PathMasks));
     let covered = view.covered.iter().filter(|_| active(Rule::OverMounts));
-    let covered = covered.filter_map(|path| path.to_str().ok());
     let mut empty: Option<Fd> = None;
-    for path in constant.chain(covered) {
-        let Some(target) = find(place(path))? else { continue };
+    // Bytes: a network interface, for one, may have a name that is not UTF-8, and a place below /proc/sys.
+    let covered = covered.map(|path| path.to_bytes());
+    for bytes in constant.map(|path| path.as_bytes()).chain(covered) {
+        let Some(target) = find(place(bytes))? else { continue };
+        let path = core::str::from_utf8(bytes).unwrap_or("a path that is not UTF-8");
         let is_dir = sys::stat(target.number()).is_ok_and(|status| status.kind() == libc::S_IFDIR);
         let cover = match &empty {
             _ if !is_dir => sys::clone_mount(null, false).or_fail(CODE, path)?,

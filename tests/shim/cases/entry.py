@@ -18,6 +18,7 @@ from tests.shim.kernel import (
     MS_BIND,
     MS_NOSUID,
     MS_REMOUNT,
+    attach,
     bind_over,
     install_allow_all_filter,
     mount,
@@ -28,6 +29,8 @@ from tests.shim.kernel import (
 )
 
 PR_SET_NO_NEW_PRIVS = 38
+PR_SET_TSC, PR_TSC_SIGSEGV = 26, 2
+PR_SET_TIMERSLACK = 29
 UNAME26 = 0x0020000
 NOT_ZERO = "argc is 1 at least since Linux 5.18, and an empty command line is a usage error in every build"
 
@@ -280,6 +283,47 @@ def attributes_do_not_survive(run: Run) -> None:
         set_personality(UNAME26)
 
     assert not run("uname", "-r", call=Call(finish=finish)).text.startswith("2.6.")
+
+
+def slack_of_an_hour() -> None:
+    """Let every timer of this process be late."""
+    prctl(PR_SET_TIMERSLACK, 3600 * 10**9)
+
+
+@forced("48-attributes", label="slack")
+def timers_are_on_time_again(run: Run) -> None:
+    """The timer slack that the caller chose is neither the shim's nor the payload's."""
+    call = Call(finish=slack_of_an_hour)
+    assert run("cat", "/proc/self/timerslack_ns", call=call).lines() == ["50000"]
+
+
+@forced("48-attributes", label="time-stamps")
+def time_stamps_can_be_read_again(run: Run) -> None:
+    """Without the time stamp counter, which a caller may forbid, reading it kills."""
+
+    def finish() -> None:
+        prctl(PR_SET_TSC, PR_TSC_SIGSEGV)
+
+    assert run("probe", "stamp", call=Call(finish=finish)).status == 0
+
+
+@forced(
+    "7-dumpable",
+    label="attach",
+    unbreakable="its ids alone keep the caller from it; what it protects has a case",
+)
+def the_caller_cannot_attach(run: Run) -> None:
+    """Neither the shim nor its init stage is traced by its caller."""
+    bundle = run.bundle(*READY)
+    bundle.config["annotations"] = {"dev.locald.init": "true"}
+    with run.shim.running(bundle) as running:
+        for pid in (running.pid, running.descendants()[0]):
+
+            def attempt(pid: int = pid) -> str:
+                run.caller.become()
+                return attach(pid)
+
+            assert run_in_child(attempt) == "EPERM"
 
 
 @forced("49")

@@ -83,6 +83,21 @@ def the_container_dies_with_its_supervisor(run: Run) -> None:
             end(running.process, below)
 
 
+@forced("43", label="defiant", unbreakable="PID 1 is the shim's own then, and cannot be told to stay")
+def a_payload_that_wants_to_outlive_its_supervisor(run: Run) -> None:
+    """With an init stage no payload does, whatever it does to its own parent-death signal."""
+    bundle = run.bundle("probe", "outlive")
+    bundle.config["annotations"] = {"dev.locald.init": "true"}
+    with run.shim.running(bundle) as running:
+        below = running.descendants()
+        assert len(below) > 1, below
+        try:
+            running.process.kill()
+            wait_for_end(below)
+        finally:
+            end(running.process, below)
+
+
 @forced("44")
 def cleanup_stays_beneath(run: Run) -> None:
     """Removing a rootfs follows no link and enters no mount."""

@@ -11,6 +11,7 @@ from tests.shim.cases import forced, refusal
 from tests.shim.cases.spec import setting
 from tests.shim.delegation import Place, able, delegated, hierarchy, limited
 from tests.shim.harness import READY, Call, Result, Run, wait_until
+from tests.shim.kernel import detach, private_mounts
 
 Check = Callable[[Run, Place], None]
 # How long the shim is held before it clones, so that it can be moved meanwhile.
@@ -225,3 +226,16 @@ def without_limits_there_is_no_leaf(run: Run) -> None:
         assert place.leaves() == []
         own = Path(f"/proc/{running.pid}/cgroup").read_text()
         assert all(Path(f"/proc/{pid}/cgroup").read_text() == own for pid in running.descendants())
+
+
+@forced(
+    "29-controller", label="hierarchy", unbreakable="without the hierarchy there is nothing to make a leaf in"
+)
+def without_a_hierarchy_a_limit_is_refused(run: Run) -> None:
+    """On a host that mounts no cgroup v2."""
+
+    def prepare() -> None:
+        private_mounts()
+        detach(hierarchy())
+
+    run.refused(limited(run, "true"), "resources.hierarchy", Call(prepare=prepare))

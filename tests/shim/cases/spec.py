@@ -8,7 +8,19 @@ from typing import Any
 from tests.shim.cases import forced, refusal
 from tests.shim.cases.entry import traced
 from tests.shim.harness import Bundle, Call, Run
-from tests.shim.kernel import MS_BIND, MS_NOEXEC, MS_RDONLY, MS_REMOUNT, bind_over, mount, private_mounts
+from tests.shim.kernel import (
+    CLONE_NEWNET,
+    MS_BIND,
+    MS_NOEXEC,
+    MS_RDONLY,
+    MS_REMOUNT,
+    MS_UNBINDABLE,
+    bind_over,
+    mount,
+    private_mounts,
+    rename_interface,
+    unshare,
+)
 
 EPERM = 1
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
@@ -44,9 +56,11 @@ def without_namespace(kind: str) -> Callable[[Run, Bundle], None]:
     return change
 
 
-def mounting(destination: str, kind: str, source: str, *options: str) -> Callable[[Run, Bundle], None]:
+def mounting(
+    destination: str, kind: str, source: str, *options: str, **members: Any
+) -> Callable[[Run, Bundle], None]:
     """Return a change that adds a mount."""
-    entry = {"destination": destination, "type": kind, "source": source, "options": list(options)}
+    entry = {"destination": destination, "type": kind, "source": source, "options": list(options), **members}
     return lambda _run, bundle: bundle.config["mounts"].append(entry)
 
 
@@ -136,6 +150,15 @@ refusal(
     ),
     modes=("mapped",),
 )
+for _member in ("uidMappings", "gidMappings"):
+    refusal(
+        "28-map",
+        "mount.id-map",
+        mounting("/srv", "tmpfs", "tmpfs", **{_member: [{"containerID": 0, "hostID": 0, "size": 1}]}),
+        mounting("/srv", "tmpfs", "tmpfs"),
+        label=f"mount-{_member}",
+    )
+refusal("13-unknown", "config.domainname", setting("domainname", value="example"), label="domainname")
 for _label, _destination in (
     ("proc", "/proc/x"),
     ("dots", "/srv/../etc"),
@@ -235,6 +258,23 @@ def what_a_mount_hides_stays_hidden(run: Run) -> None:
     bundle = run.bundle("ls", "/srv/covered")
     bundle.bind(tree, "/srv")
     assert run.shim.run(bundle, Call(prepare=prepare)).lines() == []
+
+
+@forced("22", label="unbindable")
+def an_unbindable_mount_is_not_left_out(run: Run) -> None:
+    """A recursive bind leaves it out, and would show what it hides: refused, by its code."""
+    tree = run.workshop.directory(run.caller)
+    hidden = tree / "below"
+    hidden.mkdir()
+
+    def prepare() -> None:
+        private_mounts()
+        mount("tmpfs", hidden, "tmpfs")
+        mount("none", hidden, "", MS_UNBINDABLE)
+
+    bundle = run.bundle()
+    bundle.bind(tree, "/srv")
+    run.refused(bundle, "mount.unbindable", Call(prepare=prepare))
 
 
 @forced("23-resolve")
@@ -368,6 +408,22 @@ def over_mounts_are_reproduced(run: Run) -> None:
 
     result = run("sh", "-c", "wc -c </proc/version; ls /sys/kernel/mm | wc -l", call=Call(prepare=prepare))
     assert result.lines() == ["0", "0"]
+
+
+@forced("47", label="bytes")
+def over_mounts_with_any_name_are_reproduced(run: Run) -> None:
+    """A name that is not UTF-8 is one too: that of a network interface, below /proc/sys."""
+
+    def prepare() -> None:
+        unshare(CLONE_NEWNET)
+        rename_interface(b"lo", b"\xffx")
+        private_mounts()
+        mount("/dev/null", os.fsdecode(b"/proc/sys/net/ipv4/conf/\xffx/forwarding"), "", MS_BIND)
+
+    result = run(
+        "sh", "-c", "cat /proc/sys/net/ipv4/conf/*x/forwarding; echo read", call=Call(prepare=prepare)
+    )
+    assert result.lines() == ["read"]
 
 
 @forced("53")

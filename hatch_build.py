@@ -16,6 +16,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SHIM_NAME = "locald-shim"
 BUILD_LIMIT_S = 900
+# What a build whose rules can be switched off reads from its environment: tests/shim makes such builds for itself.
+MUTANT_SWITCH = b"LOCALD_SHIM_DISABLE_RULE"
 
 
 class ShimBuildError(Exception):
@@ -42,7 +44,8 @@ def build_shim(source: Path) -> Path:
     """Run cargo in `source` and return the program that it built.
 
     Raises:
-        ShimBuildError: The sources or cargo are missing, or cargo failed (its own words are on stderr).
+        ShimBuildError: The sources or cargo are missing, cargo failed (its own words are on stderr), or the
+            program's rules can be switched off.
     """
     if not (source / "Cargo.toml").is_file():
         raise ShimBuildError(f"{source}/Cargo.toml is missing: without the shim's sources there is no wheel.")
@@ -71,8 +74,24 @@ def build_shim(source: Path) -> Path:
         if message.get("reason") == "compiler-artifact" and message["target"]["name"] == SHIM_NAME:
             executable = message.get("executable")
             if executable is not None:
+                refuse_mutant(Path(executable))
                 return Path(executable)
     raise ShimBuildError(f"cargo built no program named {SHIM_NAME} in {source}.")
+
+
+def refuse_mutant(executable: Path) -> None:
+    """Refuse a program whose rules can be switched off.
+
+    Flags come from more places than can be emptied (CARGO_ENCODED_RUSTFLAGS, CARGO_BUILD_RUSTFLAGS, any config
+    file of cargo's above the sources or in its home), so the program is asked, not the flags.
+
+    Raises:
+        ShimBuildError: It holds the switch.
+    """
+    if MUTANT_SWITCH in executable.read_bytes():
+        raise ShimBuildError(
+            f"{executable} was built with `--cfg locald_mutants`: look for it in CARGO_*RUSTFLAGS and cargo's configs."
+        )
 
 
 def source_digest(source: Path) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ci.hardening import find_weaknesses
+from hatch_build import MUTANT_SWITCH
 from tests.integration.installed import PYTHON, ROOT
 
 BUILD_LIMIT_S = 900
@@ -116,6 +118,9 @@ def test_the_shim_is_reproducible(wheels: tuple[Path, Path]) -> None:
             (name,) = (name for name in archive.namelist() if name.endswith("/scripts/locald-shim"))
             programs.append(archive.read(name))
     assert hashlib.sha256(programs[0]).hexdigest() == hashlib.sha256(programs[1]).hexdigest()
+    # And what a user gets is hard, and has no switch.
+    assert find_weaknesses(programs[0]) == []
+    assert MUTANT_SWITCH not in programs[0]
 
 
 def test_the_wheel_is_reproducible(wheels: tuple[Path, Path]) -> None:

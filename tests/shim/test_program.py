@@ -4,7 +4,11 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from ci.hardening import find_weaknesses
+from hatch_build import MUTANT_SWITCH, ShimBuildError, build_shim
+from tests.shim.conftest import MUTANT_FLAGS, ROOT
 from tests.shim.harness import MUTANT_VARIABLE, Shim
 
 VERSION_LIMIT_S = 20
@@ -28,6 +32,26 @@ def test_the_release_program_has_no_switch(release_program: Path, mutant: Shim) 
     assert [word for word in MUTANT_WORDS if word in release] == []
     planted = mutant.path.read_bytes()
     assert [word for word in MUTANT_WORDS if word not in planted] == []
+
+
+@pytest.mark.parametrize(
+    "variable", ["CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS"]
+)
+def test_no_wheel_is_made_of_a_build_with_the_switch(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Wherever the flag comes from: the wheel's build refuses what came of it, in one line."""
+    separator = "\x1f" if "ENCODED" in variable else " "
+    monkeypatch.setenv(variable, MUTANT_FLAGS.replace(" ", separator))
+    monkeypatch.setenv("CARGO_TARGET_DIR", str(tmp_path))
+    with pytest.raises(ShimBuildError, match="locald_mutants") as refused:
+        build_shim(ROOT / "shim")
+    assert "\n" not in str(refused.value)
+
+
+def test_the_wheels_build_knows_the_switch() -> None:
+    """By the name that the tests use."""
+    assert MUTANT_VARIABLE.encode() == MUTANT_SWITCH
 
 
 def test_the_release_program_is_what_it_says(release_program: Path, mutant: Shim) -> None:

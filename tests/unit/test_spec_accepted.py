@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from locald import spec
+from locald import limits, spec
 from locald.errors import LocaldError
 from tests.unit.test_spec import IMAGES, TEXT
 
@@ -32,6 +32,19 @@ DESTINATIONS = PATHS.filter(
 BINDS = st.lists(st.builds(spec.Bind, PATHS, DESTINATIONS, st.booleans()), max_size=4).map(tuple)
 # The command line takes NAME=VALUE apart at the first `=`; a name is never empty.
 NAMES = TEXT.map(lambda text: text.replace("=", "")).filter(bool)
+# As `locald run` has them; a swap that is less than the memory is an error of the command line's.
+SIZES = st.integers(1 << 20, 1 << 50)
+RESOURCES = st.fixed_dictionaries(
+    {},
+    optional={
+        "memory": SIZES.map(str),
+        "memory_swap": st.sampled_from(["-1", "0"]) | SIZES.map(lambda size: str(size + (1 << 50))),
+        "pids_limit": st.sampled_from(["-1", "0"]) | st.integers(1, limits.MOST_PIDS).map(str),
+        "cpus": st.just("0")
+        | st.integers(10, limits.MOST_CPUS * 1000).map(lambda thousandths: f"{thousandths / 1000:.3f}"),
+        "cpu_shares": st.just("0") | st.integers(limits.LEAST_SHARES, limits.MOST_SHARES).map(str),
+    },
+)
 OPTIONS = st.builds(
     spec.Options,
     mode=st.sampled_from(["mapped", "direct"]),
@@ -45,6 +58,9 @@ OPTIONS = st.builds(
     terminal=st.booleans(),
     terminal_size=st.none() | st.tuples(st.integers(0, 65_535), st.integers(0, 65_535)),
     init=st.booleans(),
+    resources=RESOURCES.filter(
+        lambda asked: "memory" in asked or asked.get("memory_swap", "0") in ("0", "-1")
+    ).map(limits.make_resources),
 )
 # A working directory below /proc or /dev/fd, or with a component of more than 255 bytes: the user's or the
 # image's own word, which the shim answers with this code.
@@ -59,13 +75,16 @@ class Judge:
             [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}, close_fds=True
         )
 
-    def ask(self, config: dict[str, Any], caller: spec.Caller, subuids: int) -> bytes:
-        """Return `plan`, or the line of the refusal."""
+    def ask(
+        self, config: dict[str, Any], caller: spec.Caller, subuids: int, *, ranges: int = 1, groups: int = 0
+    ) -> bytes:
+        """Return `plan`, or the line of the refusal; the ids are in `ranges` ranges, the groups are the caller's."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         # As bundle.py writes it: what is not UTF-8 goes on as the bytes that it was.
         text = json.dumps(config, ensure_ascii=False).encode("utf-8", "surrogateescape")
-        head = f"{caller.uid} {caller.gid} {subuids} {caller.subordinate_gids} {len(text)}\n"
+        counts = f"{subuids} {caller.subordinate_gids} {ranges} {groups}"
+        head = f"{caller.uid} {caller.gid} {counts} {len(text)}\n"
         self._process.stdin.write(head.encode() + text)
         self._process.stdin.flush()
         return self._process.stdout.readline().strip()
@@ -105,7 +124,9 @@ def ask(judge: Judge, image: dict[str, Any], options: spec.Options, **facts: Any
         )
     except LocaldError:
         return None
-    return judge.ask(config, caller, facts.get("subuids", 65_536))
+    return judge.ask(
+        config, caller, facts.get("subuids", 65_536), ranges=facts["ranges"], groups=facts["groups"]
+    )
 
 
 @pytest.mark.spawns
@@ -113,7 +134,7 @@ def ask(judge: Judge, image: dict[str, Any], options: spec.Options, **facts: Any
 @given(
     image=IMAGES,
     options=OPTIONS,
-    account=st.builds(spec.Account, IDS, IDS, st.lists(IDS, max_size=3).map(tuple)),
+    account=st.builds(spec.Account, IDS, IDS, st.lists(IDS, max_size=3).map(tuple), home=TEXT),
     caller=st.builds(
         spec.Caller,
         st.integers(1, 99_999),
@@ -121,6 +142,8 @@ def ask(judge: Judge, image: dict[str, Any], options: spec.Options, **facts: Any
         st.sampled_from([0, 1, 1000, 65_536]),
     ),
     binds=BINDS,
+    ranges=st.integers(1, 5),
+    groups=st.sampled_from([0, 1, 3, 32]),
 )
 def test_the_shim_accepts_what_locald_writes(
     judge: Judge,
@@ -129,9 +152,13 @@ def test_the_shim_accepts_what_locald_writes(
     account: spec.Account,
     caller: spec.Caller,
     binds: tuple[spec.Bind, ...],
+    ranges: int,
+    groups: int,
 ) -> None:
     """For any image, options, account and caller."""
-    answer = ask(judge, image, options, account=account, caller=caller, binds=binds)
+    answer = ask(
+        judge, image, options, account=account, caller=caller, binds=binds, ranges=ranges, groups=groups
+    )
     if answer not in (None, b"plan"):
         code = answer.split(b"[", 1)[1].split(b"]", 1)[0]
         assert code in ALLOWED_REFUSALS, answer

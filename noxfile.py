@@ -172,17 +172,31 @@ def miri(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def mutants(session: nox.Session) -> None:
-    """Break the shim on purpose: `nox -s mutants -- code|rules …`. Some test must turn red, and few others.
+    """Break the shim on purpose: `nox -s mutants -- [code|rules …]`. Some test must turn red, and few others.
 
-    `code`: cargo-mutants changes the pure modules. `rules` (needs root): one rule off at a time, against every case.
+    `rules` (needs root): one rule off at a time, against every case. `code`: cargo-mutants changes the pure modules.
+    Without a word both, the rules first.
     """
-    kind, *arguments = session.posargs or ["code"]
-    if kind == "rules":
-        require_root(session)
-        require_programs(session, "base", "tests")
-        install_groups(session, "test")
-        pytest(session, "tests/shim/matrix.py", *arguments)
-        return
+    kind, *arguments = session.posargs or ["all"]
+    steps: dict[str, Callable[[], None]] = {
+        "rules": lambda: mutate_rules(session, *arguments),
+        "code": lambda: mutate_code(session, *arguments),
+    }
+    if kind not in ("all", *steps):
+        session.error(f"{kind}: neither `code` nor `rules`")
+    run_all(session, {name: step for name, step in steps.items() if kind in ("all", name)})
+
+
+def mutate_rules(session: nox.Session, *arguments: str) -> None:
+    """Switch off one rule of the shim after the other."""
+    require_root(session)
+    require_programs(session, "base", "tests")
+    install_groups(session, "test")
+    pytest(session, "tests/shim/matrix.py", *arguments)
+
+
+def mutate_code(session: nox.Session, *arguments: str) -> None:
+    """Change the shim's pure modules, one place at a time."""
     require_programs(session, "base")
     bin_directory = install_cargo_mutants(session)
     search = os.pathsep.join((bin_directory, os.environ.get("PATH", "")))

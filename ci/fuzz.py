@@ -23,7 +23,7 @@ WORK = FUZZ / "work"
 TRIPLE = "x86_64-unknown-linux-gnu"
 TARGETS = ("json", "config", "policy", "subids", "accounts", "policy_file", "request")
 # What cargo-fuzz passes on nightly, but for the sanitizer: `-C passes` and `-C llvm-args` are stable options.
-# No address sanitizer: what is fuzzed holds no `unsafe` at all (tests/test_shim_hygiene.py).
+# No address sanitizer: what is fuzzed holds no `unsafe` at all (tests/unit/test_shim_hygiene.py).
 COVERAGE = ("level=4", "inline-8bit-counters", "pc-table", "trace-compares")
 FLAGS = ["-Cpasses=sancov-module", *(f"-Cllvm-args=-sanitizer-coverage-{each}" for each in COVERAGE)]
 MUTANT_FLAGS = ["--cfg", "locald_mutants"]

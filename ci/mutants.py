@@ -1,6 +1,6 @@
 """Judge the shim's unit tests: cargo-mutants changes the pure modules, and some test must turn red each time.
 
-`nox -s mutants -- [--file policy.rs …]`. A mutant that no test notices is accepted only by an entry of
+`nox -s mutants -- code [--file policy.rs …]`. A mutant that no test notices is accepted only by an entry of
 shim/mutants.toml with its reason; an entry that no longer fits is an error too. It works on a copy of the tree: the
 tests read pages of the manual, which lie outside of the crate that cargo-mutants would copy.
 """
@@ -27,7 +27,7 @@ FILES = (
     "src/accounts.rs",
 )
 # What `cargo test` of the shim reads.
-COPIED = ("shim", "docs/manual", "locald/errors.py")
+COPIED = ("shim", "docs/manual")
 LEFT_OUT = ("target", "target-*", "work", "__pycache__")
 MUTANT_LIMIT_S = 60
 RUN_LIMIT_S = 4 * 3600

@@ -20,6 +20,25 @@ def read_rules() -> dict[str, str]:
     return dict(re.findall(r'^    \w+ = "([^"]+)", "([^"]+)";$', source, re.MULTILINE))
 
 
+def read_places() -> dict[str, list[str]]:
+    """Return where the shim asks for each rule, by its name: `file.rs` and the function, without plants and tests."""
+    source = (ROOT / "shim" / "src" / "rules.rs").read_text("utf-8")
+    names = dict(re.findall(r'^    (\w+) = "([^"]+)", "[^"]+";$', source, re.MULTILINE))
+    places: dict[str, list[str]] = {name: [] for name in names.values()}
+    for path in sorted((ROOT / "shim" / "src").rglob("*.rs")):
+        if path.name in {"rules.rs", "plants.rs", "tests.rs"}:
+            continue
+        function = ""
+        for line in path.read_text("utf-8").split("#[cfg(test)]\nmod tests", 1)[0].splitlines():
+            found = re.match(r"\s*(?:pub(?:\(\w+\))? )?(?:const )?fn (\w+)", line)
+            function = found[1] if found else function
+            for rule in re.findall(r"\bRule::(\w+)", line):
+                place = f"`{path.relative_to(ROOT / 'shim' / 'src')}` {function}".rstrip()
+                if place not in places[names[rule]]:
+                    places[names[rule]].append(place)
+    return places
+
+
 def load_cases() -> None:
     """Fill CASES: each chapter registers its own when it is imported."""
     for chapter in CHAPTERS:
@@ -27,23 +46,28 @@ def load_cases() -> None:
 
 
 def make_table() -> str:
-    """Return the table: rule, what it says, its case, what comes of the attack, whether a mutant shows it."""
+    """Return the table: rule, what it says, where, its case, what comes of the attack, whether a mutant shows it."""
     load_cases()
-    lines = ["| rule | says | case in tests/shim/test_rules.py | outcome | mutant |", "|---|---|---|---|---|"]
+    lines = [
+        "| rule | says | where in shim/src | case in tests/shim/test_rules.py | outcome | mutant |",
+        "|---|---|---|---|---|---|",
+    ]
+    places = read_places()
     for rule, says in read_rules().items():
         # A case may name a number only, where it attacks all checks of that number at once.
         number = rule.split("-")[0]
         cases = [case for case in CASES if case.rule in {rule, number}]
-        lines.extend(_line(rule, says, case) for case in cases)
+        where = "; ".join(places[rule]) or "by a fault planted in `plants.rs` only"
+        lines.extend(_line(rule, says, where, case) for case in cases)
         if not cases:
-            lines.append(f"| {rule} | {says} | none | | |")
+            lines.append(f"| {rule} | {says} | {where} | none | | |")
     return "\n".join(lines) + "\n"
 
 
-def _line(rule: str, says: str, case: Case) -> str:
+def _line(rule: str, says: str, where: str, case: Case) -> str:
     outcome = f"`{case.code}`" if case.code else "as the case says"
     mutant = "red" if not case.unbreakable else f"none: {case.unbreakable}"
-    return f"| {rule} | {says} | `{case.id}` ({', '.join(case.modes)}) | {outcome} | {mutant} |"
+    return f"| {rule} | {says} | {where} | `{case.id}` ({', '.join(case.modes)}) | {outcome} | {mutant} |"
 
 
 def write_page(text: str) -> str:

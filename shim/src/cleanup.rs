@@ -109,7 +109,8 @@ fn remove_tree(entry: &Entry, rootfs: Fd) -> Result<(), Error> {
                 if mapped {
                     write_map(pid, "gid_map", &gids)?;
                     write_map(pid, "uid_map", &uids)?;
-                    let _ = sys::write(go.number(), b"g");
+                    // Without it the child would wait for us, and we for it.
+                    sys::write(go.number(), b"g").or_fail(CODE, "write")?;
                 }
                 Ok(())
             });

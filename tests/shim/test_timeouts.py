@@ -5,7 +5,6 @@ signal but one that kills, so nothing short of that shows whether a limit is one
 """
 
 import contextlib
-import json
 import os
 import signal
 import time
@@ -147,14 +146,6 @@ def test_cleaning_up_is_bounded(run: Run, mutant: Shim) -> None:
     assert (result.status, result.code, result.stderr.count(b"\n")) == (125, "cleanup.failed", 1), result
     assert mutant.call(clean(bundle), run.caller).status == 0
     assert list(bundle.rootfs.iterdir()) == []
-
-
-def test_trying_a_namespace_is_bounded(run: Run, mutant: Shim) -> None:
-    """A child that only tries something is not waited for without end; what it tried counts as refused."""
-    tries = (call_and_stop(mutant, ["check"], run.caller) for _ in range(TRIES))
-    result = next(result for result in tries if b"setup.timeout" in result.stdout)
-    assert result.status == 0
-    assert json.loads(result.stdout)["modes"]["mapped"]["code"] == "setup.timeout"
 
 
 def test_opening_a_bundle_to_clean_up_is_bounded(run: Run, mutant: Shim, silent_server: int) -> None:

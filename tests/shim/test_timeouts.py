@@ -21,8 +21,8 @@ OPENING_S, SETUP_S, SILENCE_S = 3.0, 6.0, 3.0
 SLACK_S = 8.0
 # And that of the program that users get.
 RELEASE_OPENING_S = 30.0
-# A child may have ended before it is seen.
-TRIES = 50
+# A child may have ended before it is seen, most of them on a fast machine.
+TRIES = 400
 DIRECTORY, FILE = "40000", "100000"
 
 

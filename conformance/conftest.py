@@ -40,7 +40,7 @@ SUBJECT: Final = pytest.StashKey[Subject]()
 WAITED_S: Final = pytest.StashKey[float]()
 # Cases that pytest's own options took out.
 LEFT_OUT: Final = pytest.StashKey[int]()
-# By so many the guest is gone, and not only slow: each further case would wait for it, for minutes.
+# By so many in a row the guest is gone, and not only slow: each further case would wait for it, for minutes.
 LOST_LIMIT: Final = 3
 _CONTROLLERS: Final[list[Controller]] = []
 _TALLIES: Final[list[progress.Tally]] = []
@@ -364,10 +364,10 @@ def gather(part: pytest.TestReport) -> None:
             )
             for clause in data["clauses"]:
                 controller.records[clause, data["node"]] = report.TestRecord(clause, data["node"], attempts)
-            if data["lost"]:
-                controller.lost += 1
-                if controller.lost == LOST_LIMIT:
-                    controller.stop(f"the guest did not answer {LOST_LIMIT} cases: it is taken for gone")
+            controller.lost = controller.lost + 1 if data["lost"] else 0
+            if controller.lost >= LOST_LIMIT and not controller.gone:
+                controller.gone = True
+                controller.stop(f"the guest did not answer {LOST_LIMIT} cases in a row: it is taken for gone")
             for tally in _TALLIES:
                 passed = all(attempt.outcome is Outcome.PASSED for attempt in attempts)
                 tally.count(tuple(data["clauses"]), data["node"], passed=passed)
@@ -384,7 +384,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     controller = config.stash[CONTROLLER]
     if controller.written is None:
         end(config, controller)
-    if controller.lost >= LOST_LIMIT:
+    if controller.gone:
         # Nobody interrupted it.
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     elif controller.written is not None and not controller.own_part["green"]:

@@ -68,8 +68,9 @@ class Controller:
     expected: set[str] = field(default_factory=set)
     # Whether options of pytest's own left cases out, so that not every clause was judged in full.
     narrowed: bool = False
-    # How many cases ended because the guest did not answer.
+    # How many cases, one after the other, ended because the guest did not answer, and whether it was given up for that.
     lost: int = 0
+    gone: bool = False
     # Ends the run before its last case, for the reason given.
     stop: Callable[[str], None] = lambda _: None
     tally: progress.Tally = field(default_factory=lambda: progress.Tally(lambda _: None))

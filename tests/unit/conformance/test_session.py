@@ -61,7 +61,7 @@ def test_a_machine_that_goes_away_is_no_failed_clause(tmp_path: Path) -> None:
 
     assert (code, calls) == (1, ["up", "destroy"])
     assert profile["totals"] == {"ERROR": 2}
-    assert "the guest did not answer 3 cases: it is taken for gone" in profile["errors"]
+    assert "the guest did not answer 3 cases in a row: it is taken for gone" in profile["errors"]
     assert profile["clauses"][0]["reason"] == "the guest was gone before the end of the run"
     assert "the host could not be proven again: the machine is gone" in profile["errors"]
     assert "again: ci/nox -s conformance -- --profile local --clause BUNDLE-001 --seed 3" in said

@@ -3,6 +3,7 @@
 apt-get, sudo, dpkg-query and cargo are stand-ins that note how they were called.
 """
 
+import ast
 import os
 import subprocess
 from pathlib import Path
@@ -240,6 +241,57 @@ def test_the_sessions_that_were_asked_for(machine: Machine, words: str, sessions
     """As nox reads its own command line."""
     done = machine.run(f"requested_sessions {words}")
     assert done.stdout.split() == sessions.split()
+
+
+def test_who_consents_runs_all_of_it_by_sudo(machine: Machine) -> None:
+    """With its arguments; what follows is not run twice."""
+    machine.program("sudo")
+    done = machine.run(
+        f"{ORDINARY} {TERMINAL} run_as_root -s check tests -- -k 'a b'; echo went on", answer="y\n"
+    )
+    assert done.returncode == 0, done
+    assert done.stdout == ""
+    assert machine.called == [f"sudo -- {ROOT}/ci/nox -s check tests -- -k a b"]
+
+
+def test_who_declines_is_told_the_command(machine: Machine) -> None:
+    """An end of the input is a no as well; nothing was installed before."""
+    done = machine.run(f"{ORDINARY} {TERMINAL} run_as_root -s tests -- -k 'a b'")
+    assert done.returncode == 1
+    assert (
+        done.stderr.splitlines()[-1] == "ci/nox: nothing was run; by hand: sudo ci/nox -s tests -- -k a\\ b"
+    )
+    assert machine.called == []
+
+
+def test_root_is_named_where_nobody_can_be_asked(machine: Machine) -> None:
+    """Off a terminal the command, without sudo that there is none."""
+    line = refusal(machine.run(f"{ORDINARY} {NO_TERMINAL} run_as_root -s conformance"))
+    assert line == "the session conformance needs root: sudo ci/nox -s conformance"
+    (machine.bin / "sudo").unlink()
+    line = refusal(machine.run(f"{ORDINARY} {TERMINAL} run_as_root -s conformance"))
+    assert line == "the session conformance needs root, and there is no sudo: run it as root"
+
+
+@pytest.mark.parametrize(
+    ("user", "words"), [(ORDINARY, "-s check fuzz"), (ORDINARY, ""), (ORDINARY, "-l"), (ROOTS, "-s tests")]
+)
+def test_nobody_is_asked_where_root_is_not_needed(machine: Machine, user: str, words: str) -> None:
+    """Or is there already."""
+    done = machine.run(f"{user} {TERMINAL} run_as_root {words}; echo went on")
+    assert done.stdout == "went on\n", done
+    assert machine.called == []
+
+
+def test_the_sessions_that_need_root_are_those_of_noxfile(machine: Machine) -> None:
+    """Those that ask for it before anything else."""
+    body = ast.parse((ROOT / "noxfile.py").read_text()).body
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.decorator_list]
+    for function in functions:
+        first = function.body[1:2]
+        needed = [ast.unparse(node) for node in first] == ["require_root(session)"]
+        assert (machine.run(f"needs_root {function.name}").returncode == 0) == needed, function.name
+    assert "tests" in [function.name for function in functions]
 
 
 def test_what_is_missing_is_what_dpkg_does_not_have(machine: Machine) -> None:

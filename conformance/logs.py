@@ -81,11 +81,15 @@ def share_out(lines: list[Line], pieces: Iterable[dict[str, Any]]) -> None:
         if "started" not in piece or "ended" not in piece:
             continue
         begin, end = piece["started"] - SLACK_S, piece["ended"] + SLACK_S
+        said = list(piece.get("kernel", ()))
         for source in ("journal", "audit"):
             found = [line.text for line in ordered if line.source == source and begin <= line.time <= end]
+            said += found
             if found:
-                piece[source] = found[:LINES_EACH]
-        denied = count_denials([*piece.get("kernel", ()), *piece.get("journal", ()), *piece.get("audit", ())])
+                left_out = len(found) - LINES_EACH
+                piece[source] = found[:LINES_EACH] + ([f"and {left_out} more lines"] if left_out > 0 else [])
+        # Of all lines, also of those that are left out.
+        denied = count_denials(said)
         if denied:
             piece["denials"] = denied
 

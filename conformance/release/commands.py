@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from conformance.provenance import digest_files, digest_shim
 from conformance.release import gate
 from conformance.release.statement import (
     ENVELOPE_NAME,
+    RENDERED,
     StatementError,
     make_statement,
     read_public_key,
@@ -115,11 +117,24 @@ def run_sign(chosen: argparse.Namespace) -> int:
     content = chosen.report.read_bytes()
     report = parse_report(content, str(chosen.report))
     until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=chosen.valid_days)
-    statement = make_statement(report, content, expires=until.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    statement = make_statement(
+        report,
+        content,
+        expires=until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        rendered={
+            name: hashlib.sha256(page).hexdigest() for name, page in read_rendered(chosen.report).items()
+        },
+    )
     place = chosen.report.with_name(ENVELOPE_NAME)
     place.write_bytes(sign(statement, chosen.key))
     sys.stdout.write(f"{place}: {statement['predicate']['result']}\n")
     return 0
+
+
+def read_rendered(report: Path) -> dict[str, bytes]:
+    """Return what was made of a report and lies beside it, by name."""
+    paths = [report.with_name(name) for name in RENDERED]
+    return {path.name: path.read_bytes() for path in paths if path.exists()}
 
 
 def run_gate(chosen: argparse.Namespace) -> int:
@@ -135,6 +150,7 @@ def run_gate(chosen: argparse.Namespace) -> int:
         wheel=chosen.wheel.read_bytes(),
         wheel_shim_sha256=shim,
         report=chosen.report.read_bytes(),
+        rendered=read_rendered(chosen.report),
         envelope=envelope.read_bytes() if envelope.exists() else None,
         keys=tuple(read_public_key(path) for path in paths),
         catalogue=catalogue,

@@ -17,7 +17,7 @@ from securesystemslib.signer import Key
 
 import vms
 from conformance.clauses import Catalogue
-from conformance.release.statement import StatementError, make_statement, open_envelope
+from conformance.release.statement import RENDERED, StatementError, make_statement, open_envelope
 from conformance.report import Json, ReportError
 from conformance.report_files import parse_report
 from conformance.verdicts import GREEN, Outcome, Verdict, is_green, reduce_attempts, reduce_clause
@@ -62,6 +62,8 @@ class Case:
     # What the wheel installs; None if it holds no shim.
     wheel_shim_sha256: str | None
     report: bytes
+    # Those of `RENDERED` that are beside the report.
+    rendered: Mapping[str, bytes]
     envelope: bytes | None
     keys: tuple[Key, ...]
     catalogue: Catalogue
@@ -142,10 +144,14 @@ def _judge_signature(case: Case, report: Json) -> Iterator[str]:
         return
     if until < case.now:
         yield f"expired: the statement counted until {expires}"
+    signed = _find_rendered(statement)
     if _find_report_digest(statement) != hashlib.sha256(case.report).hexdigest():
         yield "signature: the statement is about another report.json, or this one was changed"
-    elif statement != make_statement(report, case.report, expires=expires):
+    elif statement != make_statement(report, case.report, expires=expires, rendered=signed):
         yield "signature: the statement does not say what the report says"
+    for name, content in case.rendered.items():
+        if signed.get(name) != hashlib.sha256(content).hexdigest():
+            yield f"signature: {name} beside the report is not the one that was signed"
 
 
 def _find_expiry(statement: Mapping[str, Any]) -> str:
@@ -153,6 +159,14 @@ def _find_expiry(statement: Mapping[str, Any]) -> str:
         return str(statement["predicate"]["configuration"][0]["annotations"]["expires"])
     except (LookupError, TypeError):
         return ""
+
+
+def _find_rendered(statement: Mapping[str, Any]) -> dict[str, str]:
+    try:
+        entries = [entry for entry in statement["predicate"]["configuration"] if entry["name"] in RENDERED]
+        return {entry["name"]: str(entry["digest"]["sha256"]) for entry in entries}
+    except (LookupError, TypeError):
+        return {}
 
 
 def _find_report_digest(statement: Mapping[str, Any]) -> object:

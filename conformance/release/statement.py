@@ -6,7 +6,7 @@ byte for byte, so a reader makes it again and compares.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,9 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://in-toto.io/attestation/test-result/v0.1"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 ENVELOPE_NAME: Final = "report.intoto.json"
+# What people and CI services read in the report's stead: made of it, so that it follows from it, but not byte for byte
+# (compressed by whatever zlib there was), and so with a digest of its own. Media types.
+RENDERED: Final = {"index.html": "text/html", "junit.xml": "application/xml"}
 # What of a host goes into the statement; the rest is in the report, whose digest is there.
 _HOST_FACTS: Final = ("guest_kernel", "system", "box", "policy_version", "policy_sha256")
 
@@ -32,13 +35,16 @@ class StatementError(Exception):
     """A key, an envelope or a statement is not what it has to be; the message is one line."""
 
 
-def make_statement(report: Json, report_bytes: bytes, *, expires: str) -> Json:
+def make_statement(
+    report: Json, report_bytes: bytes, *, expires: str, rendered: Mapping[str, str] | None = None
+) -> Json:
     """Return the statement about a report.
 
     Args:
         report: What `report_bytes` say.
         report_bytes: The file, exactly.
         expires: When it stops to count, ISO 8601 in UTC.
+        rendered: The SHA-256 of those of `RENDERED` that are beside it.
     """
     profiles = report["profiles"]
     named: dict[Verdict, list[str]] = {}
@@ -61,6 +67,10 @@ def make_statement(report: Json, report_bytes: bytes, *, expires: str) -> Json:
                     "digest": {"sha256": hashlib.sha256(report_bytes).hexdigest()},
                     "annotations": {"schema": report["schema"], "run": report["run"], "expires": expires},
                 },
+                *(
+                    {"name": name, "mediaType": RENDERED[name], "digest": {"sha256": digest}}
+                    for name, digest in sorted((rendered or {}).items())
+                ),
                 *(_describe_host(entry) for entry in profiles),
             ],
             "passedTests": sorted(named.get(Verdict.PASS, [])),

@@ -28,7 +28,22 @@ def summarise(report: Json) -> list[str]:
     for head, profile in zip(heads, profiles, strict=True):
         first, *rest = describe_profile(profile)
         lines += [f"{head} {first}" if short else first, *rest]
-    return lines
+    return [*lines, *describe_controls(report.get("controls"))]
+
+
+def describe_controls(controls: Json | None) -> Iterator[str]:
+    """Yield what the planted faults showed of the clauses themselves; nothing where there is no account of them."""
+    if controls is None:
+        return
+    missed, unproven = controls["missed"], controls["unproven"]
+    yield (
+        f"planted faults: {len(controls['verdicts'])} on {controls['profile']}, {len(missed)} missed, "
+        f"{len(unproven)} clauses unproven"
+    )
+    for claim in missed:
+        yield f"  missed: {claim['control']} did not turn {claim['clause']} red"
+    if unproven:
+        yield f"  unproven: {', '.join(unproven)}"
 
 
 def count_families(profile: Json) -> dict[str, tuple[int, int]]:

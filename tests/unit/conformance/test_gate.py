@@ -82,11 +82,14 @@ def make_case(
 ) -> Case:
     """Return a case in which everything is in order, if the report is."""
     content = as_bytes(report)
+    pages = {"index.html": b"<!doctype html>", "junit.xml": b"<testsuites/>"}
+    rendered = {name: digest(page) for name, page in pages.items()}
     return Case(
         wheel=make_wheel(),
         wheel_shim_sha256=digest(SHIM),
         report=content,
-        envelope=sign(make_statement(report, content, expires=expires), keys[0]),
+        rendered=pages,
+        envelope=sign(make_statement(report, content, expires=expires, rendered=rendered), keys[0]),
         keys=(read_public_key(keys[1]),),
         catalogue=CATALOGUE,
         waivers=waivers,
@@ -130,10 +133,10 @@ def test_the_statement_is_in_totos(keys: tuple[Path, Path]) -> None:
     assert predicate["result"] == "WARNED"  # of the SHOULD
     assert predicate["passedTests"] == ["local/AB-001", "local/AB-002", "vm/AB-001", "vm/AB-002"]
     assert predicate["failedTests"] == ["local/CD-003", "vm/CD-003"]
-    assert (
-        predicate["configuration"][1]["annotations"] | {"guest_kernel": "6.1.0", "seed": "7"}
-        == (predicate["configuration"][1]["annotations"])
-    )
+    names = [entry["name"] for entry in predicate["configuration"]]
+    assert names == ["report.json", "index.html", "junit.xml", "profile/local", "profile/vm"]
+    about = predicate["configuration"][3]["annotations"]
+    assert about | {"guest_kernel": "6.1.0", "seed": "7"} == about
 
 
 def set_in(*path: Any) -> Change:
@@ -262,7 +265,7 @@ def test_an_envelope_of_another_report_is_refused(keys: tuple[Path, Path]) -> No
     ]
     statement = make_statement(make_report(), case.report, expires=EXPIRES)
     statement["predicate"]["failedTests"] = []
-    assert find_faults(replace(case, envelope=sign(statement, keys[0]))) == [
+    assert find_faults(replace(case, envelope=sign(statement, keys[0]), rendered={})) == [
         "signature: the statement does not say what the report says"
     ]
 
@@ -367,6 +370,22 @@ def test_any_changed_byte_of_wheel_or_report_is_detected(data: st.DataObject) ->
     assert find_faults(replace(case, **changes))
 
 
+@pytest.mark.parametrize("name", ["index.html", "junit.xml"])
+def test_a_page_that_was_changed_is_refused(name: str, keys: tuple[Path, Path]) -> None:
+    """People read the page, not the JSON; where it is absent nobody can be misled by it."""
+    case = make_case(make_report(), keys)
+    fault = f"signature: {name} beside the report is not the one that was signed"
+    assert find_faults(replace(case, rendered={**case.rendered, name: b"all is well"})) == [fault]
+    assert find_faults(replace(case, rendered={})) == []
+
+
+def test_a_page_that_was_not_signed_is_refused(keys: tuple[Path, Path]) -> None:
+    """Also where the statement names none."""
+    case = make_case(make_report(), keys)
+    content = sign(make_statement(make_report(), case.report, expires=EXPIRES), keys[0])
+    assert len(find_faults(replace(case, envelope=content))) == len(case.rendered)
+
+
 def test_every_byte_of_the_evidence_counts() -> None:
     """Not a sample: each byte of one piece of evidence, flipped."""
     case = good_case()
@@ -454,6 +473,12 @@ def test_the_verbs_from_report_to_gate(
         "junit.xml",
         "index.html",
     }
+    page = joined / "index.html"
+    good = page.read_text("utf-8")
+    page.write_text(good.replace("Green", "green", 1), "utf-8")
+    assert command.main(gate) == 1
+    assert "index.html beside the report is not the one that was signed" in capsys.readouterr().out
+    page.write_text(good, "utf-8")
     wheel.write_bytes(make_wheel()[:-1] + b"x")
     assert command.main(gate) == 1
     said = capsys.readouterr().out.splitlines()

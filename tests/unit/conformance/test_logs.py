@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from conformance.logs import Line, count_denials, parse_audit, parse_journal, share_out
+from conformance.logs import LINES_EACH, Line, count_denials, parse_audit, parse_journal, share_out
 
 AVC = 'type=AVC msg=audit(1000.300:77): avc:  denied  { read } for  pid=9 comm="head"'
 
@@ -43,6 +43,16 @@ def test_lines_go_to_the_job_of_their_time() -> None:
 
     assert (jobs[0]["journal"], jobs[0]["audit"], jobs[0]["denials"]) == (["sudo: a"], [AVC], 1)
     assert jobs[1:] == [{"started": 1500.0, "ended": 1501.0}, {"note": "no program ran"}]
+
+
+def test_a_denial_counts_though_its_line_is_left_out() -> None:
+    """A log of many lines is cut, and says so; what it tells of denials is not."""
+    many = [Line(1000.1, "audit", f"quiet {number}") for number in range(LINES_EACH + 5)]
+    jobs: list[dict[str, Any]] = [{"started": 1000.0, "ended": 1000.5}]
+    share_out([*many, *parse_audit(AVC)], jobs)
+
+    assert jobs[0]["audit"][-2:] == [f"quiet {LINES_EACH - 1}", "and 6 more lines"]
+    assert jobs[0]["denials"] == 1
 
 
 def test_a_denial_that_stands_in_two_logs_counts_once() -> None:

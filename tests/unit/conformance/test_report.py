@@ -9,8 +9,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from conformance.rendering.junit import make_junit
+from conformance.rendering.page import make_page
 from conformance.rendering.summary import describe_time, summarise
-from conformance.report import SCHEMA, HostState, ReportError, join_reports, make_profile, merge_report
+from conformance.report import SCHEMA, HostState, Json, ReportError, join_reports, make_profile, merge_report
 from conformance.report_files import SCHEMA_FILE, parse_report, read_report, write_profile
 from conformance.verdicts import Outcome
 from conformance.waivers import Waiver
@@ -190,6 +191,31 @@ def test_the_summary_shows_matrix_and_reproducer() -> None:
     assert "FAIL AB-002 (MUST): no" in text
     assert "again: ci/nox -s conformance -- --profile local --clause AB-002 --seed 7" in text
     assert "NOT green" in text
+
+
+def test_the_summary_and_the_page_name_what_is_unproven() -> None:
+    """A clause that no planted fault turned red is named in both, and a fault that was missed with its claim."""
+    account: Json = {
+        "schema": "locald-conformance-controls/1",
+        "profile": "local",
+        "missed": [{"control": "always-fails", "clause": "AB-001"}],
+        "unproven": ["AB-002", "CD-001"],
+        "verdicts": {"always-fails": {"AB-001": "PASS"}},
+    }
+    report = make_report(run(*GREEN), controls=account)
+
+    assert summarise(report)[-3:] == [
+        "planted faults: 1 on local, 1 missed, 2 clauses unproven",
+        "  missed: always-fails did not turn AB-001 red",
+        "  unproven: AB-002, CD-001",
+    ]
+    page = make_page(report)
+    assert "<summary>1 missed</summary>AB-001 by always-fails</details>" in page
+    assert "<summary>2 clauses unproven</summary>AB-002, CD-001</details>" in page
+    account |= {"missed": [], "unproven": []}
+    assert "1 planted, none missed, no clause unproven" in make_page(
+        make_report(run(*GREEN), controls=account)
+    )
 
 
 def test_the_summary_says_where_the_time_went() -> None:

@@ -123,6 +123,18 @@ def controls(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def vms(session: nox.Session) -> None:
+    """Machines by hand: `nox -s vms -- up|ssh|prove|status|destroy PROFILE`, or without a word their tests."""
+    require_root(session)
+    require_programs(session, "base", "tests", "conformance")
+    install_groups(session, "conformance")
+    if session.posargs:
+        kit(session, "vms", *session.posargs)
+    else:
+        pytest(session, "tests/integration/vms", "-m", "vm")
+
+
+@nox.session(default=False)
 def wheel(session: nox.Session) -> None:
     """Build the wheel with its shim: `nox -s wheel -- DIRECTORY` (dist by default)."""
     require_programs(session, "base")

@@ -439,7 +439,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     place = config.getoption("report_dir")
     terminalreporter.write_line(f"seed {controller.seed}; {place}/report.json, {place}/index.html")
     if config.getoption("keep_on_fail") and not controller.own_part["green"]:
-        terminalreporter.write_line(f"the machine is up: python -m vms ssh {controller.profile.name}")
+        terminalreporter.write_line(f"the machine is up: ci/nox -s vms -- ssh {controller.profile.name}")
 
 
 @pytest.fixture(scope="session")

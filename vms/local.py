@@ -129,7 +129,7 @@ def connect(profile: Profile) -> "LocalGuest":
     """Return a handle; NotRunning unless `up` was called."""
     pid = find_holder(profile)
     if pid is None:
-        raise NotRunning(f"{profile.name} is not up", hint=f"python -m vms up {profile.name}")
+        raise NotRunning(f"{profile.name} is not up", hint=f"ci/nox -s vms -- up {profile.name}")
     identity = {
         "profile": profile.name,
         "kernel": platform.release(),

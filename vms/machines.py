@@ -60,7 +60,7 @@ def up(name: str, *, report: Report = silent, limit_s: float = BOOT_LIMIT_S) -> 
     kind = _kind(profile)
     with _only_one(profile):
         if kind.is_up(profile):
-            raise VmsError(f"{name} is up already", hint=f"python -m vms destroy {name}")
+            raise VmsError(f"{name} is up already", hint=f"ci/nox -s vms -- destroy {name}")
         try:
             kind.up(profile, report=report, limit_s=limit_s)
         except BaseException:

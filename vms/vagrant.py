@@ -293,7 +293,7 @@ def connect(profile: Profile) -> SshGuest:
     """Return a handle; NotRunning unless the machine is up."""
     machine = _find(profile)
     if not machine.ssh_config.exists() or not is_up(profile):
-        raise NotRunning(f"{profile.name} is not up", hint=f"python -m vms up {profile.name}")
+        raise NotRunning(f"{profile.name} is not up", hint=f"ci/nox -s vms -- up {profile.name}")
     facts = json.loads(machine.facts.read_text())
     shown = ("box", "box_sha256", "kernel", "accelerator", "command_line", "memory_mib", "cpus")
     identity = {"profile": profile.name}

@@ -127,7 +127,7 @@ def test_a_red_machine_can_be_kept_and_looked_at(tmp_path: Path) -> None:
     """It stays and the way in is named; where there is no terminal, it is said that there is no shell."""
     _, said, calls = run_kit(tmp_path, "lost", "--keep-on-fail", "--shell-on-fail")
     assert calls == ["up"]
-    assert "the machine is up: python -m vms ssh local" in said
+    assert "the machine is up: ci/nox -s vms -- ssh local" in said
     assert "--shell-on-fail: no terminal, so no shell" in said
 
 

@@ -286,10 +286,10 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             item._initrequest()  # type: ignore[attr-defined]  # noqa: SLF001  # as pytest-rerunfailures does
         start = time.monotonic()
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
-        outcomes = [getattr(part, "conformance", (Outcome.PASSED, "")) for part in reports]
-        outcome, message = next(
-            (pair for pair in outcomes if pair[0] is not Outcome.PASSED), (Outcome.PASSED, "")
-        )
+        # Only what did not pass has told; the first of set-up, call and tear-down counts.
+        told = [part.conformance for part in reports if hasattr(part, "conformance")]
+        word, message = next(iter(told), (Outcome.PASSED.value, ""))
+        outcome = Outcome(word)
         subject = config.stash.get(SUBJECT, None)
         attempts.append(
             {

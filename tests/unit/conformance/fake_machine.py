@@ -57,4 +57,19 @@ vms.up, vms.destroy, vms.prove = up, lambda name: note("destroy"), prove
 vms.connect = lambda name: Guest(vms.read(name))
 vms.status = lambda name: "down"
 install.install = lambda *arguments, **options: {"guest_kernel": "6"}
+
+def pytest_collection_modifyitems(items):
+    if os.environ["FAULT"] in ("flaky", "passes", "breaks"):
+        for item in items:
+            item.setup, item.tries = (lambda: None), 0
+            item.runtest = lambda item=item: play(item)
+
+def play(item):
+    item.tries += 1
+    note(item.nodeid)
+    if os.environ["FAULT"] == "flaky" and item.tries == 1:
+        raise AssertionError("once")
+    if os.environ["FAULT"] == "breaks" and item.tries == 2:
+        raise OSError("of the kit's own")
+    assert os.environ["FAULT"] != "breaks"
 """

@@ -89,6 +89,45 @@ def test_what_is_wrong_with_the_host_makes_the_run_red(tmp_path: Path, fault: st
 
 
 @pytest.mark.spawns
+@pytest.mark.parametrize("workers", [(), ("-n2",)])
+def test_a_case_that_passes_later_stays_red(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    """Tried three times however soon it passes, reported as k of n, and never green."""
+    code, said, _ = run_kit(tmp_path, "flaky", *workers)
+    profile = profile_of(tmp_path)
+
+    assert (code, profile["green"], profile["totals"]) == (1, False, {"FLAKY": 2})
+    for clause in profile["clauses"]:
+        for test in clause["tests"]:
+            outcomes = [attempt["outcome"] for attempt in test["attempts"]]
+            assert (test["verdict"], test["passed"], outcomes) == ("FLAKY", 2, ["failed", "passed", "passed"])
+    assert "FLAKY BUNDLE-001 (MUST): passed 2 of 3" in said
+
+
+@pytest.mark.spawns
+def test_a_fault_of_the_kit_ends_the_tries(tmp_path: Path) -> None:
+    """It says nothing of the subject, whatever an earlier try said."""
+    code, _, calls = run_kit(tmp_path, "breaks")
+    assert (code, profile_of(tmp_path)["totals"]) == (1, {"ERROR": 2})
+    assert {calls.count(node) for node in calls if "::" in node} == {2}
+
+
+@pytest.mark.spawns
+def test_the_seed_gives_the_order(tmp_path: Path) -> None:
+    """The same seed the same order, also of a selection: so a reproducer meets what the run met."""
+    orders = []
+    for number, options in enumerate((("--seed=3",), ("--seed=3", "--clause=SIG-*"), ("--seed=4",))):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        code, said, calls = run_kit(directory, "passes", "--clause=*", *options)
+        assert code == 0, said
+        orders.append([call for call in calls if "::" in call])
+    whole, part, other = orders
+    assert [node for node in whole if node in part] == part
+    assert 0 < len(part) < len(whole)
+    assert (sorted(whole), whole != other) == (sorted(other), True)
+
+
+@pytest.mark.spawns
 @pytest.mark.parametrize(
     ("options", "complete"),
     [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import vms
-from vms import vagrant
+from vms import home, vagrant
 from vms.boxes import Box
 from vms.errors import BootError, VmsError
 
@@ -43,7 +43,7 @@ def boot(
     monkeypatch.setattr(vagrant, "_declare", boots.declare)
     monkeypatch.setattr(vagrant, "_boot", boots.boot)
     monkeypatch.setattr(vagrant, "destroy", boots.destroy)
-    monkeypatch.setattr(vagrant.home, "machine", lambda _: directory)
+    monkeypatch.setattr(home, "machine", lambda _: directory)
     box = Box(name="b", directory=directory, archive=directory, sha256="")
     try:
         vagrant._up(vms.read("debian12-selinux"), box, "tcg", report=reported.append, limit_s=limit_s)

@@ -21,7 +21,7 @@ NOT_IN_FORCE = 3
 
 def main(arguments: list[str]) -> int:
     """Run one verb; the exit code is 0, 1 for an error, 130 after Ctrl-C, or that of the command."""
-    chosen = make_parser().parse_args(arguments)
+    chosen = parse(arguments)
     try:
         with machines.interruptible():
             return _run(chosen)
@@ -31,6 +31,18 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return 130
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse a command line. The command is behind `--`: argparse misses it where an option follows the profile."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = make_parser()
+    chosen = parser.parse_args(arguments[:place])
+    if behind := arguments[place + 1 :]:
+        if chosen.verb != "ssh":
+            parser.error(f"{chosen.verb} runs no command")
+        chosen.command += behind
+    return chosen
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 from conformance import oracle
-from vms.__main__ import make_parser
+from vms.__main__ import parse
 
 
 def test_podman_is_called_through_the_guests_own_way_in() -> None:
@@ -18,7 +18,7 @@ def test_podman_is_called_through_the_guests_own_way_in() -> None:
     words = [str(word) for word in [*client.client_config.docker_cmd, "run", "--env", "A=b c; d", "--user=0"]]
 
     assert words[:3] == [sys.executable, "-m", "vms"]
-    parsed = make_parser().parse_args(words[3:])
+    parsed = parse(words[3:])
     assert (parsed.verb, parsed.profile, parsed.user) == ("ssh", "reference", oracle.CALLER)
     assert parsed.limit_s == oracle.LIMIT_S
     assert parsed.command == ["podman", "run", "--env", "A=b c; d", "--user=0"]

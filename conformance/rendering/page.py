@@ -39,6 +39,7 @@ SHOWN_FACTS: Final = (
     ("box", "Box"),
     ("box_sha256", "Box SHA-256"),
     ("accelerator", "Accelerator"),
+    ("boots", "Boots until ssh answered"),
     ("policy_version", "Policy version"),
     ("policy_sha256", "Policy SHA-256"),
     ("installed_shim_sha256", "Installed shim SHA-256"),

@@ -76,6 +76,8 @@ def describe_profile(profile: Json) -> Iterator[str]:
         for proof in profile["preconditions"][when]:
             if not proof["proven"]:
                 yield f"  precondition {when} not proven: {proof['name']}: {proof['observed']}"
+    if (boots := profile["subject"].get("boots", "1")) != "1":
+        yield f"  booted {boots} times: the one before did not reach ssh"
     for error in profile["errors"]:
         yield f"  error: {error}"
     if denials := profile["logs"].get("denials"):

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -216,6 +217,14 @@ def test_the_summary_and_the_page_name_what_is_unproven() -> None:
     assert "1 planted, none missed, no clause unproven" in make_page(
         make_report(run(*GREEN), controls=account)
     )
+
+
+def test_a_second_boot_is_told() -> None:
+    """It is allowed, but nobody may overlook it."""
+    once, twice = (replace(run(*GREEN), subject={"boots": boots}) for boots in ("1", "2"))
+    line = "  booted 2 times: the one before did not reach ssh"
+    assert line not in summarise(make_report(once))
+    assert line in summarise(make_report(twice))
 
 
 def test_the_summary_says_where_the_time_went() -> None:

@@ -20,9 +20,13 @@ REGISTRY: Final = (
     "sleep 0.1; done; exit 1"
 )
 STOP_REGISTRY: Final = f"kill $(cat {HOME}/registry.pid) || true; cat {HOME}/registry.log"
-# What a client on the host sees, while the container runs.
+# What a client on the host sees, while the container runs; nobody has reaped a subject that ended.
 ASK: Final = (
-    f"for i in $(seq 600); do curl -fs http://127.0.0.1:{PORT}/ && break; kill -0 $SUBJECT || break; sleep 0.2; done\n"
+    "for i in $(seq 600); do\n"
+    f"    curl -fs http://127.0.0.1:{PORT}/ && break\n"
+    "    grep -q '^State:.Z' /proc/$SUBJECT/status && break\n"
+    "    sleep 0.2\n"
+    "done\n"
     f"curl -s -o /dev/null -w 'status %{{http_code}}\\n' http://127.0.0.1:{PORT}/ || true"
 )
 BIG: Final[dict[str, Any]] = {"limit_s": 90.0, "settle_s": 5.0}

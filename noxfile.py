@@ -1,10 +1,11 @@
 """What developers and CI run: `nox -l` lists it. `ci/nox` first installs what a session needs.
 
-Python packages come from uv.lock, Rust crates from shim/Cargo.lock, system packages from ci/packages/.
+Python packages come from uv.lock, Rust crates from the trees' Cargo.lock, system packages from ci/packages/.
 A session that lacks something says what, and changes nothing on the machine to get it.
 """
 
 import argparse
+import functools
 import itertools
 import os
 import shutil
@@ -24,6 +25,10 @@ nox.options.reuse_venv = "yes"
 ROOT = Path(__file__).resolve().parent
 PACKAGES = ROOT / "ci" / "packages"
 SHIM = ROOT / "shim"
+# Trees of their own, each with its lock file: no wheel holds them, and what does not compile judges nothing.
+FUZZER = SHIM / "fuzz"
+TWIN = SHIM / "twin"
+RUST_TREES = (SHIM, FUZZER, TWIN)
 # Everything below tests/ but what needs root and changes the machine it runs on.
 FAST_TESTS = ("tests", "--ignore=tests/shim", "--ignore=tests/integration")
 PYTHON_TREES = ("locald", "vms", "conformance", "tests", "ci", "bench")
@@ -33,6 +38,8 @@ ENDING_LIMIT_S = 300
 # Both try again by themselves, some of the time with pauses: one more try is enough, and no network is soon said.
 UV_LIMITS = {"UV_HTTP_TIMEOUT": str(CONNECT_LIMIT_S), "UV_HTTP_RETRIES": "1"}
 CARGO_LIMITS = {"CARGO_HTTP_TIMEOUT": str(CONNECT_LIMIT_S), "CARGO_NET_RETRY": "1"}
+# Crates for other platforms are named in the lock files and never needed.
+TRIPLE = "x86_64-unknown-linux-gnu"
 CARGO_MUTANTS = "27.1.0"
 # Modules that make no system call, and the parts of others that do not; their tests are named by these words.
 MIRI_MODULES = (
@@ -49,9 +56,10 @@ def check(session: nox.Session) -> None:
     require_programs(session, "base", "check")
     # mypy follows imports, so everything that any tree imports is there.
     install_groups(session, "dev")
-    fetch_crates(session)
+    fetch_crates(session, *RUST_TREES)
     python = [name for name in PYTHON_TREES if (ROOT / name).is_dir()]
-    clippy = ("clippy", "--locked", "--quiet", "--all-targets", "--", "-D", "warnings")
+    clippy = ("clippy", "--locked", "--quiet", "--all-targets")
+    denied = ("--", "-D", "warnings")
     run_all(
         session,
         {
@@ -62,8 +70,14 @@ def check(session: nox.Session) -> None:
                 "zizmor", "--quiet", "--offline", "--persona=pedantic", ".github"
             ),
             "shell": lambda: session.run("shellcheck", *find_shell_scripts(), external=True),
-            "rustfmt": lambda: cargo(session, "fmt", "--check"),
-            "clippy": lambda: cargo(session, *clippy),
+            **{
+                f"rustfmt of {tree.name}": functools.partial(cargo, session, "fmt", "--check", tree=tree)
+                for tree in RUST_TREES
+            },
+            "clippy of shim": lambda: cargo(session, *clippy, *denied),
+            # Its engine is C++ and some minutes of building, and nothing of it is judged.
+            "clippy of fuzz": lambda: cargo(session, *clippy, "--no-default-features", *denied, tree=FUZZER),
+            "clippy of twin": lambda: cargo(session, *clippy, *denied, tree=TWIN),
             "dependencies": lambda: session.run("python", "ci/dependencies.py"),
             "cargo test": lambda: cargo(session, "test", "--locked", "--quiet"),
             "unit tests": lambda: pytest(session, *FAST_TESTS, *session.posargs),
@@ -268,10 +282,14 @@ def install_groups(session: nox.Session, *groups: str) -> None:
         )
 
 
-def fetch_crates(session: nox.Session) -> None:
-    """Fetch what Cargo.lock names; where that is there already, nobody is asked. The steps after it need no network."""
-    with needs_network(session, "cargo could not fetch the crates of Cargo.lock", "crate registry"):
-        cargo(session, "fetch", "--locked", "--quiet", env=CARGO_LIMITS)
+def fetch_crates(session: nox.Session, *trees: Path) -> None:
+    """Fetch what Cargo.lock names, the shim's if none is named; where that is there already, nobody is asked.
+
+    The steps after it need no network.
+    """
+    for tree in trees or (SHIM,):
+        with needs_network(session, "cargo could not fetch the crates of Cargo.lock", "crate registry"):
+            cargo(session, "fetch", "--locked", "--quiet", f"--target={TRIPLE}", tree=tree, env=CARGO_LIMITS)
 
 
 @contextmanager
@@ -330,9 +348,15 @@ def kit(session: nox.Session, module: str, *arguments: str) -> None:
     )
 
 
-def cargo(session: nox.Session, verb: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-    """Run cargo on the shim, in its directory: shim/.cargo/config.toml counts only there."""
-    with session.chdir(SHIM):
+def cargo(
+    session: nox.Session,
+    verb: str,
+    *arguments: str,
+    tree: Path = SHIM,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run cargo on a tree, in its directory: its .cargo/config.toml counts only there."""
+    with session.chdir(tree):
         session.run("cargo", verb, *arguments, env=env, external=True)
 
 

@@ -78,7 +78,7 @@ fn decide(
     entry.require_privilege()?;
     let rules = host::permit(&entry.caller)?;
     status.require_suitable()?;
-    let (bundle, text) = entry.act_bounded(|| {
+    let (bundle, text) = entry.act_bounded(status, || {
         let bundle = Bundle::open(bundle, entry)?;
         let text = bundle.read_config()?;
         Ok((bundle, text))
@@ -96,7 +96,7 @@ fn decide(
     let grants = host::grants(&entry.caller, mapped)?;
     let plan = policy::make_plan(config, &entry.caller, &grants)?;
     spec::require_possible(&plan)?;
-    let sources = entry.act_bounded(|| bundle.open_sources(&plan))?;
+    let sources = entry.act_bounded(status, || bundle.open_sources(&plan))?;
     let mounts = place::Mounts::copy(&plan, sources)?;
     Ok((plan, mounts))
 }

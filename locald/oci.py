@@ -384,13 +384,23 @@ def parse_object(content: bytes, what: str) -> dict[str, Any]:
     return document
 
 
+# What spec.py takes over of an image config, and the type that the image spec gives it (config.md).
+_INHERITED: dict[str, type[Any]] = {
+    **dict.fromkeys(("User", "WorkingDir", "StopSignal"), str),
+    **dict.fromkeys(("Entrypoint", "Cmd", "Env"), list),
+    **dict.fromkeys(("Volumes", "Labels"), dict),
+}
+_KIND_NAMES: dict[type[Any], str] = {str: "string", list: "list", dict: "object"}
+
+
 def parse_config(
     content: bytes, manifest: Manifest, what: str
 ) -> tuple[dict[str, Any], tuple[Digest, ...], Platform]:
     """Return an image config, the diff IDs of its layers (lowest first) and its platform.
 
     Raises:
-        ManifestInvalid: No config, or not one diff ID a layer (exit 125, `image.manifest-invalid`).
+        ManifestInvalid: No config, not one diff ID a layer, or something that no container can inherit (exit 125,
+            `image.manifest-invalid`).
     """
     config = parse_object(content, what)
     platform = _platform(config)
@@ -404,6 +414,36 @@ def parse_config(
         raise ManifestInvalid(what, str(error)) from error
     if len(diff_ids) != len(manifest.layers):
         raise ManifestInvalid(what, f"it names {len(diff_ids)} diff IDs for {len(manifest.layers)} layers")
-    if not isinstance(config.get("config"), dict | None):
+    inherited = config.get("config")
+    if not isinstance(inherited, dict | None):
         raise ManifestInvalid(what, "'config' is no object")
+    for name, value in (inherited or {}).items():
+        reason = _find_flaw(name, value)
+        if reason is not None:
+            raise ManifestInvalid(what, f"'config.{name}' {reason}")
     return config, diff_ids, platform
+
+
+def _find_flaw(name: str, value: Any) -> str | None:
+    """Return why a container cannot inherit this member of an image config; None if it can, or does not. Pure."""
+    kind = _INHERITED.get(name)
+    if kind is None or value is None:
+        return None
+    if not isinstance(value, kind):
+        return f"is no {_KIND_NAMES[kind]}"
+    # Labels are looked for by name only.
+    texts: list[Any] = [value] if kind is str else [] if name == "Labels" else list(value)
+    if not all(isinstance(text, str) for text in texts):
+        return "holds something that is no string"
+    text = "".join(texts)
+    # A NUL would end the string for execve(2) and mount(2), and not for who checks it.
+    return "holds a NUL" if "\0" in text else None if _is_whole(text) else "holds half a character"
+
+
+def _is_whole(text: str) -> bool:
+    """Say whether a text of JSON can be written again: a surrogate without its other half cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -9,12 +9,13 @@ import os
 import stat
 from typing import NamedTuple
 
-from locald.errors.run import UserUnknown, VolumeUnusable
+from locald.errors.run import AccountUnusable, UserUnknown, VolumeUnusable
 from locald.spec import Account, clean_path
 
 MAX_LINKS = 40  # as the kernel (path_resolution(7))
 MAX_TABLE_BYTES = 4 * 1024 * 1024
 MAX_ID = 2**32 - 2
+MAX_PATH_BYTES = 4095  # PATH_MAX, less its NUL
 
 
 class Found(NamedTuple):
@@ -105,6 +106,7 @@ def find_account(root: str, user: str) -> Account:
 
     Raises:
         UserUnknown: A name that the image's own files do not have, or a number above 2³² - 2 (`user.unknown`).
+        AccountUnusable: The home in its entry is nothing that $HOME can be (`user.entry`).
     """
     name, colon, group = user.partition(":")
     number = _number(name or "0", "passwd")
@@ -116,7 +118,7 @@ def find_account(root: str, user: str) -> Account:
     if entry is None and number is None:
         raise UserUnknown(name, "/etc/passwd")
     uid = int(entry[2]) if entry is not None else number or 0
-    home = entry[5] if entry is not None and entry[5].startswith("/") else "/"
+    home = _find_home(entry) if entry is not None else "/"
     if colon and group:
         return Account(uid=uid, gid=_find_gid(root, group), home=home)
     if entry is None:
@@ -129,6 +131,19 @@ def find_account(root: str, user: str) -> Account:
     )
     groups = tuple(sorted({number for number in members if number != gid}))
     return Account(uid=uid, gid=gid, groups=groups, home=home)
+
+
+def _find_home(entry: list[str]) -> str:
+    """Return the home of a passwd entry, / where it is not absolute. Nothing else of the entry's text is passed on."""
+    name, home = entry[0], entry[5]
+    if not home.startswith("/"):
+        return "/"
+    if "\0" in home:
+        raise AccountUnusable("/etc/passwd", name, "its home directory holds a NUL")
+    if len(os.fsencode(home)) > MAX_PATH_BYTES:
+        reason = f"its home directory has more than the {MAX_PATH_BYTES} bytes of a path"
+        raise AccountUnusable("/etc/passwd", name, reason)
+    return home
 
 
 def _find_gid(root: str, group: str) -> int:

@@ -22,6 +22,7 @@ a family, since `locald run` pays for every class that it loads and meets neithe
     │   └── KernelTooOld             host.kernel-old
     ├── SubordinateIdsMissing        subids.missing
     ├── UserUnknown                  user.unknown
+    ├── AccountUnusable              user.entry
     ├── UserUnmappable               user.unmappable
     ├── CommandMissing               run.no-command
     ├── TerminalMissing              run.no-terminal

@@ -16,6 +16,19 @@ class UserUnknown(LocaldError):
         self.name = name
 
 
+class AccountUnusable(LocaldError):
+    """An entry of the image's own passwd that no container can be given."""
+
+    code = "user.entry"
+
+    def __init__(self, table: str, entry: str, reason: str) -> None:
+        super().__init__(
+            f"The entry of {entry!r} in the image's {table} cannot be used: {reason}.",
+            hint="Mend the image, or run as a number that its passwd does not have (-u UID[:GID]).",
+        )
+        self.entry = entry
+
+
 class UserUnmappable(LocaldError):
     """Direct mode has one user, the caller."""
 

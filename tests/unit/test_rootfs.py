@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from locald.errors.run import UserUnknown, VolumeUnusable
+from locald.errors.run import AccountUnusable, UserUnknown, VolumeUnusable
 from locald.rootfs import find_account, find_path, read_file
 from locald.spec import Account
 
@@ -99,6 +99,35 @@ def test_unknown_accounts_are_an_error(root: Path, user: str) -> None:
     """Names that the files do not have, and numbers that no id can be."""
     with pytest.raises(UserUnknown):
         find_account(str(root), user)
+
+
+@pytest.mark.parametrize("user", ["", "0", "bad", "0:5"])
+@pytest.mark.parametrize("home", [b"/ro\0ot", b"/\0", b"/" + 4095 * b"a"])
+def test_a_home_that_cannot_be_one_is_named(root: Path, user: str, home: bytes) -> None:
+    """The file and the entry, in one line; neither would get through a config.json and execve(2)."""
+    (root / "etc/passwd").write_bytes(b"bad:x:0:0::" + home + b":/bin/sh\n")
+    with pytest.raises(AccountUnusable, match=r"entry of 'bad' in the image's /etc/passwd") as refused:
+        find_account(str(root), user)
+    assert (refused.value.code, refused.value.exit_code) == ("user.entry", 125)
+    assert "\0" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "home"),
+    [
+        (b"ok:x:5:0::/" + 4094 * b"a" + b":/bin/sh", "/" + 4094 * "a"),
+        (b"ok:x:5:0::/h\xff:/bin/sh", "/h\udcff"),
+        # What nobody is given cannot hurt; a name with a NUL is nobody's word.
+        (b"o\0k:x:5:0:\0:/h:/bin\0/sh", "/h"),
+        (b"ok:x:5:0::h\0:/bin/sh", "/"),
+        # A newline ends an entry: what follows is another one, which has no seven parts.
+        (b"ok:x:5:0::/h\nome:/bin/sh", "/"),
+    ],
+)
+def test_other_odd_entries_serve(root: Path, line: bytes, home: str) -> None:
+    """As podman takes them."""
+    (root / "etc/passwd").write_bytes(line + b"\n")
+    assert find_account(str(root), "5") == Account(5, 0, (), home)
 
 
 def test_a_passwd_that_is_a_link_stays_in_the_image(root: Path) -> None:

@@ -5,6 +5,7 @@ what only the user's own words can bring: those are listed here, each with the w
 """
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from locald import limits, spec
+from locald import limits, oci, rootfs, spec
 from locald.errors import LocaldError
 from tests.unit.test_spec import IMAGES, TEXT
 
@@ -62,6 +63,27 @@ OPTIONS = st.builds(
         lambda asked: "memory" in asked or asked.get("memory_swap", "0") in ("0", "-1")
     ).map(limits.make_resources),
 )
+# What an image's own files can hold: a NUL, half a character, bytes that are no UTF-8, a table's separators.
+ANY_TEXT = st.text(max_size=8) | st.sampled_from(["A=\0", "/\0", "\n", "A=\ud800", "\udc80"])
+ANY_IMAGES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "Entrypoint": st.none() | st.lists(ANY_TEXT, max_size=2),
+        "Env": st.none() | st.lists(ANY_TEXT, max_size=2),
+        "WorkingDir": st.none() | ANY_TEXT.map("/{}".format),
+    },
+)
+ANY_BYTES = st.binary(max_size=6) | st.sampled_from(
+    [b"/\0", b"/a\nb", b"/\xff", b"\0", b"root", b"/" + 5000 * b"a"]
+)
+ENTRIES = st.builds(
+    lambda name, uid, home, shell: b"%s:x:%d:%d:%s:%s:%s" % (name, uid, uid, name, home, shell),
+    ANY_BYTES,
+    st.sampled_from([0, 5]),
+    ANY_BYTES | ANY_BYTES.map(b"/".__add__),
+    ANY_BYTES,
+)
+CONFIG = oci.Descriptor("", oci.Digest.parse(f"sha256:{64 * '0'}"), 0)
 # A working directory below /proc or /dev/fd, or with a component of more than 255 bytes: the user's or the
 # image's own word, which the shim answers with this code.
 ALLOWED_REFUSALS = {b"process.cwd"}
@@ -162,6 +184,40 @@ def test_the_shim_accepts_what_locald_writes(
     if answer not in (None, b"plan"):
         code = answer.split(b"[", 1)[1].split(b"]", 1)[0]
         assert code in ALLOWED_REFUSALS, answer
+
+
+@pytest.mark.spawns
+@settings(max_examples=200)
+@given(
+    inherited=ANY_IMAGES,
+    passwd=st.lists(ENTRIES, max_size=3).map(b"\n".join),
+    user=st.sampled_from(["", "0", "5", "root", "7:7"]),
+    mode=st.sampled_from(["mapped", "direct"]),
+)
+def test_the_shim_accepts_what_locald_makes_of_any_image(
+    judge: Judge,
+    tmp_path_factory: pytest.TempPathFactory,
+    inherited: dict[str, Any],
+    passwd: bytes,
+    user: str,
+    mode: str,
+) -> None:
+    """Whatever bytes its config and its passwd hold: either locald refuses the image itself, or the shim takes it."""
+    root = tmp_path_factory.getbasetemp() / "any"
+    (root / "etc").mkdir(parents=True, exist_ok=True)
+    (root / "etc/passwd").write_bytes(passwd)
+    document = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": []}, "config": inherited}
+    manifest = oci.Manifest("", CONFIG, ())
+    try:
+        image, _, _ = oci.parse_config(json.dumps(document).encode(), manifest, "x")
+        account = rootfs.find_account(os.fspath(root), user)
+    except LocaldError:
+        return
+    options = spec.Options(mode=mode, command=("/bin/true",))
+    caller = spec.Caller(1000, 1000, 65_536)
+    answer = ask(judge, image, options, account=account, caller=caller, ranges=1, groups=0)
+    if answer not in (None, b"plan"):
+        assert answer.split(b"[", 1)[1].split(b"]", 1)[0] in ALLOWED_REFUSALS, answer
 
 
 @pytest.mark.spawns

@@ -323,13 +323,33 @@ def test_index_names_what_it_offers() -> None:
         {"os": None},
         {"config": []},
         {"config": "x"},
+        # What a container cannot inherit.
+        {"config": {"User": 5}},
+        {"config": {"Entrypoint": "/bin/sh"}},
+        {"config": {"Cmd": ["a", None]}},
+        {"config": {"Env": ["A=a\0b"]}},
+        {"config": {"Env": ["A=\ud800"]}},
+        {"config": {"WorkingDir": "/\0"}},
+        {"config": {"StopSignal": "\udfff"}},
+        {"config": {"Volumes": ["/data"]}},
+        {"config": {"Volumes": {"/da\0ta": {}}}},
+        {"config": {"Labels": "x"}},
     ],
 )
 def test_damaged_config_is_refused(change: dict[str, object]) -> None:
-    """A config names its platform and one diff ID a layer."""
+    """A config names its platform and one diff ID a layer; what a container inherits has its type and no NUL."""
     parsed = parse_manifest(manifest(), None, "m")
     assert isinstance(parsed, Manifest)
+    inherited = {
+        "User": None,
+        "Cmd": ["\U0001f600"],
+        "Volumes": {},
+        "Labels": {"a": 5},
+        "Healthcheck": 1,
+        "x": "\0",
+    }
     good: dict[str, object] = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [DIGEST]}}
+    good["config"] = inherited
     assert parse_config(json.dumps(good).encode(), parsed, "c")[1] == (Digest.parse(DIGEST),)
     with pytest.raises(ManifestInvalid):
         parse_config(json.dumps(good | change).encode(), parsed, "c")

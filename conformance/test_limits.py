@@ -28,7 +28,8 @@ READ_BACK: Final = {
 }
 # Where a host has no cgroup v2, a place in a hierarchy of version 1: there nothing can be delegated safely.
 FIND: Final = "findmnt --noheadings --first-only --output TARGET --types"
-ROOT: Final = f"ROOT=$({FIND} cgroup2) || ROOT=$({FIND} cgroup --options pids)"
+# (findmnt's exit status does not say whether it found one.)
+ROOT: Final = f'ROOT=$({FIND} cgroup2) || true; [ -n "$ROOT" ] || ROOT=$({FIND} cgroup --options pids)'
 
 
 def limited(config: Config) -> None:

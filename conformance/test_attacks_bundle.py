@@ -106,12 +106,12 @@ def test_a_swapped_mount_target(hostile: Hostile) -> None:
         hostile.job(
             corner,
             files={"outside/mark": {}},
-            before=f'rmdir "$BUNDLE/rootfs/{name}"; ln -s ../outside "$BUNDLE/rootfs/{name}"',
+            before=f'rmdir "$BUNDLE/rootfs/{name}"; ln -s "{outside}" "$BUNDLE/rootfs/{name}"',
             after='ls -A "$BUNDLE/outside"',
             status=True,
         )
         for corner in hostile.corners()
-        for name in ("dev", "proc")
+        for name, outside in (("dev", "$BUNDLE/outside"), ("proc", "../outside"))
     ]
     results = hostile.call(*jobs)
     hostile.judge_refused("mount.target", results)
@@ -141,7 +141,9 @@ def test_state_is_roots_and_counted(hostile: Hostile) -> None:
     def taken(corner: Corner) -> Job:
         caller = hostile.subject.caller(corner.user)
         place = f"/run/locald-shim/{caller.uid}"
-        before = f"rm -rf {place}; install -d -m 700 -o {caller.uid} -g {caller.gid} {place}"
+        # What is above it as the shim itself makes it: it may not have been called yet.
+        before = f"install -d -m 700 /run/locald-shim; rm -rf {place}"
+        before += f"; install -d -m 700 -o {caller.uid} -g {caller.gid} {place}"
         return hostile.job(corner, before=before, after=f"ls -A {place}; rm -rf {place}")
 
     for result in hostile.call(*(taken(corner) for corner in hostile.corners())):

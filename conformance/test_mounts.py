@@ -201,7 +201,8 @@ def test_a_link_in_the_root_does_not_lead_a_mount_out(subject: Subject, mode: Mo
     ]
     for result in subject.call(*jobs):
         assert result.exit_code == 125, result
-        assert result.code, result
+        # Refused for the link, by the shim or by the library in its twin, and not for something else.
+        assert result.code in {"mount.target", "twin.libcontainer"}, result
         assert result.after.split() == ["mark"]
         assert result.new_mounts == []
 

@@ -33,6 +33,7 @@ BUILD_LIMIT_S: Final = 600
 MUTANT_FLAGS: Final = "-C target-feature=+crt-static --cfg locald_mutants"
 REAL: Final = f"{PREFIX}/real/locald-shim"
 PRISTINE: Final = f"{HOME}/pristine"
+STATE: Final = "/run/locald-shim"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -87,6 +88,7 @@ def main() -> int:
         install.install(guest, product, arguments.kit_cache, guest.profile.users, debian=debian)
         oracle.install(guest, arguments.kit_cache)
         root(guest, f"cp -a {PREFIX} {PRISTINE}")
+        require_good(guest, "the installation")
         for control in chosen:
             claiming = [
                 name
@@ -100,6 +102,7 @@ def main() -> int:
             begin = time.monotonic()
             with planted(guest, control, arguments.kit_cache):
                 verdicts[control.name] = judge(control.name, wanted, directory, arguments)
+            require_good(guest, control.name)
             red = sum(verdict == "FAIL" for verdict in verdicts[control.name].values())
             say(f"{control.name}: {red} of {len(wanted)} clauses red, {time.monotonic() - begin:.0f} s")
     planted_here = [control for control in chosen if control.name in verdicts]
@@ -118,7 +121,23 @@ def planted(guest: vms.Guest, control: Control, cache: Path) -> Iterator[None]:
         plant(guest, control, cache)
         yield
     finally:
-        root(guest, f"rm -rf {PREFIX}; cp -a {PRISTINE} {PREFIX}")
+        # What the fault kept in the shim's own place as well.
+        root(guest, f"rm -rf {PREFIX} {STATE}; cp -a {PRISTINE} {PREFIX}")
+
+
+def require_good(guest: vms.Guest, after: str) -> None:
+    """End the session if a good run fails: from here on every clause would be red, whatever is planted.
+
+    Raises:
+        inputs.InputError: It does; `after` says after which fault.
+    """
+    if "unsupported" in guest.profile.traits:
+        return
+    command = [f"{PREFIX}/bin/locald", "run", f"oci:{HOME}/images/small", "--", "/bin/observe", "exit", "0"]
+    good = guest.run(command, user="plain", deadline=vms.Deadline.after(STEP_LIMIT_S))
+    if good.exit_code != 0:
+        said = good.stderr.decode(errors="replace").strip()
+        raise inputs.InputError(f"after {after} a good run ends with {good.exit_code}: {said}")
 
 
 def plant(guest: vms.Guest, control: Control, cache: Path) -> None:
@@ -225,4 +244,8 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (vms.VmsError, inputs.InputError) as error:
+        say(str(error))
+        sys.exit(1)

@@ -10,7 +10,6 @@ A job is a JSON object; `Job` lists its members. Words of `argv`, of `env` and o
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -42,6 +41,7 @@ from conformance.looks import (
 HOME = "/var/lib/locald-kit"
 WORK = f"{HOME}/work"
 OBSERVER = f"{HOME}/observe"
+STARTER = f"{HOME}/start"
 DIRECTORIES = ("proc", "sys", "dev", "tmp", "etc", "srv")
 LIMIT_BYTES = 400_000
 SCRIPT_LIMIT_S = 150
@@ -49,8 +49,10 @@ TRACED = (
     "execve,execveat,open,openat,openat2,open_tree,connect,kill,pidfd_send_signal,setresuid,capset,bind,keyctl,"
     "pivot_root"
 )
-# By the interpreter, or by who started it.
-IGNORED = [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
+# Where the starter finds its pipe: a number that no job gives to anything.
+TROUBLE = 200
+# Descriptors on their way to the numbers that they shall get wait from here on, above all of those.
+WAITING = 300
 # How often to look at what says nothing by itself: a state in /proc, the clock.
 POLL_S = 0.02
 CLEAN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -202,7 +204,7 @@ class Run:
         return said
 
     def start(self) -> None:
-        """Fork, arrange everything the job asks for, and execute."""
+        """Start the job's program, with everything arranged that the job asks for."""
         ours, theirs = self.open_streams()
         argv = [os.fsencode(self.fill(word)) for word in self.job.argv]
         if self.job.trace:
@@ -221,16 +223,19 @@ class Run:
             ]
             argv = [os.fsencode(word) for word in (find_strace(), *options)] + argv
         says, trouble = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                self.become(argv, theirs)
-            except BaseException as error:  # noqa: BLE001  # it must not return into the parent's code
-                os.write(trouble, f"{type(error).__name__}: {error}".encode())
-            finally:
-                os._exit(98)
-        os.close(trouble)
-        for number in set(theirs.values()):
+        moved = {
+            # First out of the way of the numbers they shall get, then there.
+            number: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, WAITING)
+            for number, source in {**theirs, TROUBLE: trouble}.items()
+        }
+        # Not a fork: to copy this interpreter was most of what a job cost.
+        self.pid = os.posix_spawn(
+            STARTER,
+            [*map(os.fsencode, (STARTER, str(TROUBLE), *self.arrangements(), "--")), *argv],
+            {os.fsencode(name): os.fsencode(self.fill(value)) for name, value in self.job.env.items()},
+            file_actions=[(os.POSIX_SPAWN_DUP2, source, number) for number, source in moved.items()],
+        )
+        for number in {*theirs.values(), *moved.values(), trouble}:
             os.close(number)
         with open(says, "rb") as stream:
             message = stream.read()
@@ -281,56 +286,29 @@ class Run:
             theirs[number] = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
         return ours, theirs
 
-    def become(self, argv: list[bytes], theirs: dict[int, int]) -> None:
-        """Turn the child into the job's program. Never returns."""
+    def arrangements(self) -> list[str]:
+        """Return what the starter has to do before the job's program, as its words; `payload/start.c` has them all."""
         job = self.job
-        if job.terminal is None:
-            # A job of the agent's session, as one of a shell's: in a group that nobody could continue, nothing stops.
-            os.setpgid(0, 0)
-        else:
-            os.setsid()
+        # A job of the agent's session, as one of a shell's: in a group that nobody could continue, nothing stops.
+        words = ["group"] if job.terminal is None else ["session", "terminal"]
         if job.cgroup:
-            with open(f"{self.fill(job.cgroup)}/cgroup.procs", "w", encoding="utf-8") as members:
-                members.write("0")
-        # First out of the way of the numbers they shall get, then there.
-        moved = {number: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, 100) for number, source in theirs.items()}
-        for number, source in moved.items():
-            os.dup2(source, number, inheritable=True)
-        if job.terminal is not None:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        for number in job.close:
-            os.close(number)
+            words.append(f"cgroup={self.fill(job.cgroup)}/cgroup.procs")
+        words += [f"close={number}" for number in job.close]
         for name, (soft, hard) in job.rlimits.items():
-            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (soft, hard))
-        self.arrange_signals()
-        os.umask(job.umask)
-        self.change_attributes()
-        account = pwd.getpwnam(job.user)
+            # -1 is RLIM_INFINITY, an unsigned number in C.
+            words.append(f"limit={getattr(resource, f'RLIMIT_{name}')}:{soft % 2**64}:{hard % 2**64}")
+        words += [f"ignore={number}" for number in job.ignored]
+        words += [f"block={number}" for number in job.blocked]
+        words.append(f"umask={job.umask:o}")
+        words += [f"personality={job.personality}"] if job.personality else []
+        words += ["filter"] if job.filter else []
         # strace becomes the user by itself: only so does the setuid bit count for what it traces.
         if not job.trace and job.user != "root":
-            os.initgroups(account.pw_name, account.pw_gid)
-            os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
-            os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
-        if job.no_new_privs:
-            ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
-        os.chdir(self.fill(job.cwd))
-        env = {os.fsencode(name): os.fsencode(self.fill(value)) for name, value in job.env.items()}
-        os.execve(argv[0], argv, env)  # noqa: S606  # what a job is for
-
-    def arrange_signals(self) -> None:
-        """Ignore and block what the job asks for, and nothing else; handlers are gone with the execve."""
-        for inherited in IGNORED:
-            signal.signal(inherited, signal.SIG_DFL)
-        for number in self.job.ignored:
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.job.blocked)
-
-    def change_attributes(self) -> None:
-        """Set what survives an execve, and what only root can set without no_new_privs."""
-        if self.job.personality:
-            ctypes.CDLL(None).personality(ctypes.c_ulong(self.job.personality))
-        if self.job.filter:
-            install_filter()
+            account = pwd.getpwnam(job.user)
+            groups = os.getgrouplist(account.pw_name, account.pw_gid)
+            words.append(f"user={account.pw_uid}:{account.pw_gid}:{','.join(map(str, groups))}")
+        words += ["locked"] if job.no_new_privs else []
+        return [*words, f"cwd={self.fill(job.cwd)}"]
 
     def walk(self) -> None:
         """Do the steps, then read until the program ends."""
@@ -544,19 +522,6 @@ def make_parents(path: str) -> list[str]:
 def find_strace() -> str:
     """Return strace's path; a job that is traced needs it."""
     return shutil.which("strace", path=CLEAN_PATH) or "/usr/bin/strace"
-
-
-def install_filter() -> None:
-    """Put a seccomp filter of one instruction in force, which allows everything: seccomp(2), BPF_RET."""
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
-
-    allow = struct.pack("HBBI", 0x06, 0, 0, 0x7FFF_0000)
-    program = Program(1, allow)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(22, ctypes.c_ulong(2), ctypes.byref(program), 0, 0) != 0:  # PR_SET_SECCOMP, MODE_FILTER
-        raise OSError(ctypes.get_errno(), "PR_SET_SECCOMP")
 
 
 def read_terminal(master: int, slave: int) -> list[str]:

@@ -95,6 +95,7 @@ def _stage(stage: Path, product: Product, cache: Path, *, debian: bool, python: 
         observer = inputs.compile_static(inputs.PAYLOAD / "observe.c", cache / "observe")
         shutil.copy(observer, stage / "observe")
         (stage / "observe").chmod(0o755)
+        shutil.copy(inputs.compile_static(inputs.PAYLOAD / "start.c", cache / "start"), stage / "start")
         stage_agent(stage / "agent")
         inputs.make_images(stage / "images", observer.read_bytes())
         shutil.copy(inputs.compile_static(inputs.PAYLOAD / "oldshim.c", cache / "oldshim"), stage / "oldshim")

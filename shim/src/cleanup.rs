@@ -36,7 +36,7 @@ const NAMES_A_WORD: usize = 256;
 /// Removes dead state entries with their leaves, and the root file system of one bundle if `target` names it.
 ///
 /// # Errors
-/// `cleanup.failed`, `bundle.open`, and what [`execute::run`] refuses about caller and policy.
+/// `cleanup.failed`, `bundle.open`, `setup.timeout`, and what [`execute::run`] refuses about caller and policy.
 pub fn run(entry: &Entry, target: &Target) -> Result<(), Error> {
     entry.require_privilege()?;
     host::require_single_link()?;
@@ -93,7 +93,7 @@ fn remove_tree(entry: &Entry, rootfs: Fd) -> Result<(), Error> {
     let grants = host::grants(&entry.caller, true)?;
     // Container root is the caller: what is his or his ranges' can be removed, nothing else.
     let (uids, gids) = policy::own_map(&entry.caller, &grants)?;
-    let mapped = execute::may_map();
+    let mapped = execute::may_map()?;
     // Nothing is to be forwarded here: what ends a program ends this one, but for a child that is gone.
     sys::set_signal_mask(sys::signal_set(&[libc::SIGPIPE])).or_fail(CODE, "sigprocmask")?;
     let (reports, end) = sys::pipe().or_fail(CODE, "pipe")?;

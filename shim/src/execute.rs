@@ -17,7 +17,7 @@ use crate::bundle::Bundle;
 use crate::caller::Entry;
 use crate::cgroup::{self, Leaf, Unmade};
 use crate::config::Config;
-use crate::error::{Context, Error};
+use crate::error::{Context, Error, Kind};
 use crate::host;
 use crate::plan::{Controller, Mode, Plan};
 #[cfg(locald_mutants)]
@@ -241,6 +241,13 @@ fn is_mapped(plan: &Plan) -> bool {
 }
 
 /// Whether root may make a user namespace here; where not, nothing can belong to a subordinate id.
-pub fn may_map() -> bool {
-    child::try_user_namespace().is_ok()
+///
+/// # Errors
+/// `setup.timeout` and `host.kernel-call`: what gave no answer has not said no.
+pub fn may_map() -> Result<bool, Error> {
+    match child::try_user_namespace() {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind == Kind::Refused => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -4,25 +4,26 @@ The file system that does not answer is FUSE whose server has never said a word:
 signal but one that kills, so nothing short of that shows whether a limit is one.
 """
 
-import contextlib
+import json
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.shim.harness import Bundle, Call, Caller, Result, Run, Running, Shim, end
+from tests.shim.harness import Bundle, Call, Caller, Run, Shim, Workshop
 from tests.shim.kernel import mount, private_mounts
+from tests.shim.tracer import CHILD, Boundary, Outcome, Stop, Tracer
 
 # Those of caller.rs, supervise.rs and cleanup.rs in a build with breakable rules, and what a busy machine needs.
 OPENING_S, SETUP_S, SILENCE_S = 3.0, 6.0, 3.0
 SLACK_S = 8.0
-# And that of the program that users get.
+# And that of the program that users get; that of child.rs, which is the same in every build.
 RELEASE_OPENING_S = 30.0
-# A child may have ended before it is seen, most of them on a fast machine.
-TRIES = 400
+TRIAL_S = 5.0
+# The child of `cleanup` that removes; the first one only tries whether there may be user namespaces.
+REMOVER = "0.1"
 DIRECTORY, FILE = "40000", "100000"
 
 
@@ -106,30 +107,26 @@ def test_the_program_that_users_get_is_bounded(
     assert time.monotonic() - began >= RELEASE_OPENING_S
 
 
-def call_and_stop(shim: Shim, arguments: Sequence[str], caller: Caller, number: int = 1) -> Result:
-    """Call the shim and stop its child with that number as soon as it is seen, which it may never be."""
-    process = shim.start(arguments, caller, Call())
-    seen: set[int] = set()
-    while len(seen) < number and process.poll() is None:
-        for pid in Running(process).descendants():
-            seen.add(pid)
-            if len(seen) == number:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-    try:
-        out, err = process.communicate(timeout=SETUP_S + SLACK_S)
-    finally:
-        end(process, sorted(seen))
-    return Result(process.returncode, out, err)
+def find(tracer: Tracer, caller: Caller, arguments: list[str], where: str, call: str) -> Boundary:
+    """Run the shim to learn when that process makes that call first."""
+    boundaries = tracer.run(caller, arguments, record=True).boundaries
+    return next(each for each in boundaries if (each.where, each.call) == (where, call))
 
 
-def test_set_up_is_bounded(run: Run, mutant: Shim) -> None:
+def stop(tracer: Tracer, caller: Caller, arguments: list[str], at: Boundary, limit_s: float) -> Outcome:
+    """Run the shim; at that boundary the caller stops the process that comes to it."""
+    outcome = tracer.run(caller, arguments, Stop(at), limit_ms=int((limit_s + SLACK_S) * 1000))
+    assert (outcome.hit, outcome.hangs, outcome.left) == (True, False, 0), outcome
+    return outcome
+
+
+def test_set_up_is_bounded(run: Run, mutant: Shim, start_tracer: Callable[[Shim], Tracer]) -> None:
     """A child that does not come to its payload is ended, and so is the call."""
-    bundle = run.bundle()
+    bundle, tracer = run.bundle(), start_tracer(mutant)
     bundle.write()
-    tries = (call_and_stop(mutant, mutant.arguments(bundle, Call()), run.caller) for _ in range(TRIES))
-    result = next(result for result in tries if result.status != 0)
-    assert (result.status, result.code, result.stderr.count(b"\n")) == (125, "setup.timeout", 1), result
+    at = find(tracer, run.caller, mutant.arguments(bundle, Call()), CHILD, "pivot_root")
+    outcome = stop(tracer, run.caller, mutant.arguments(bundle, Call()), at, SETUP_S)
+    assert (outcome.status, outcome.code) == (125, "setup.timeout"), outcome
 
 
 def clean(bundle: Bundle) -> list[str]:
@@ -137,15 +134,47 @@ def clean(bundle: Bundle) -> list[str]:
     return ["cleanup", "--bundle", str(bundle.path)]
 
 
-def test_cleaning_up_is_bounded(run: Run, mutant: Shim) -> None:
+@pytest.fixture
+def bundles(workshop: Workshop, caller: Caller) -> tuple[Bundle, Bundle]:
+    """Two that are the same: one to learn from, one to see what is left of."""
+    return (workshop.bundle("mapped", caller, ["true"]), workshop.bundle("mapped", caller, ["true"]))
+
+
+def test_cleaning_up_is_bounded(
+    bundles: tuple[Bundle, Bundle], caller: Caller, mutant: Shim, start_tracer: Callable[[Shim], Tracer]
+) -> None:
     """A removal that does not go on is ended, and so is the call; the next one finds what is left."""
-    bundles = (run.bundle() for _ in range(TRIES))
-    # The first child tries whether there may be user namespaces.
-    calls = ((each, call_and_stop(mutant, clean(each), run.caller, 2)) for each in bundles)
-    bundle, result = next((each, result) for each, result in calls if result.status != 0)
-    assert (result.status, result.code, result.stderr.count(b"\n")) == (125, "cleanup.failed", 1), result
-    assert mutant.call(clean(bundle), run.caller).status == 0
-    assert list(bundle.rootfs.iterdir()) == []
+    tracer, (example, bundle) = start_tracer(mutant), bundles
+    at = find(tracer, caller, clean(example), REMOVER, "unlinkat")
+    outcome = stop(tracer, caller, clean(bundle), at, SILENCE_S)
+    assert (outcome.status, outcome.code) == (125, "cleanup.failed"), outcome
+    assert os.listdir(bundle.rootfs) != []
+    assert mutant.call(clean(bundle), caller).status == 0
+    assert os.listdir(bundle.rootfs) == []
+
+
+def test_trying_a_namespace_is_bounded(
+    bundles: tuple[Bundle, Bundle], caller: Caller, tracer: Tracer
+) -> None:
+    """The child that tries one gives no answer, so nothing is removed; the next call does."""
+    example, bundle = bundles
+    before = sorted(os.listdir(bundle.rootfs))
+    at = find(tracer, caller, clean(example), CHILD, "unshare")
+    outcome = stop(tracer, caller, clean(bundle), at, TRIAL_S)
+    assert (outcome.status, outcome.code, outcome.stdout) == (125, "setup.timeout", ""), outcome
+    assert sorted(os.listdir(bundle.rootfs)) == before
+    assert tracer.run(caller, clean(bundle)).status == 0
+    assert os.listdir(bundle.rootfs) == []
+
+
+def test_checking_a_host_is_bounded(caller: Caller, tracer: Tracer) -> None:
+    """`check` answers as ever, with that code for the mode that it could not try."""
+    at = find(tracer, caller, ["check"], CHILD, "unshare")
+    outcome = stop(tracer, caller, ["check"], at, TRIAL_S)
+    assert (outcome.status, outcome.stderr) == (0, ""), outcome
+    modes = json.loads(outcome.stdout)["modes"]
+    told = (modes["mapped"]["allowed"], modes["mapped"]["code"], modes["direct"]["allowed"])
+    assert told == (False, "setup.timeout", True), modes
 
 
 def test_opening_a_bundle_to_clean_up_is_bounded(run: Run, mutant: Shim, silent_server: int) -> None:

@@ -1,6 +1,6 @@
 /*
  * Runs the setuid shim as an ordinary user below ptrace, and does one thing at one system call of one of its
- * processes: lets the call fail, kills a process, or exchanges two names with that user's own rights.
+ * processes: lets the call fail, kills a process, or stops it or exchanges two names with that user's own rights.
  *
  * A tracer with CAP_SYS_PTRACE leaves the set-user-id bit its effect. A process is named by the way to it: "0" is
  * the shim, "0.0" its first child, "0.0.1" that one's second. Names and counts are the same in every run, other
@@ -11,7 +11,8 @@
  * Jobs come on stdin, one a line, words parted by blanks:
  *     UID GID LIMIT_MS RECORD DIRECTORY CGROUP STDIN ACTION... -- ARGV...
  *     CGROUP: the directory of a cgroup to start in, or -; STDIN: null, or socket for one end of a pair of UID's
- *     ACTION: none | error WHERE INDEX ERRNO | kill WHERE INDEX VICTIM | swap WHERE INDEX BACK A B
+ *     ACTION: none | error WHERE INDEX ERRNO | kill WHERE INDEX VICTIM | stop WHERE INDEX | swap WHERE INDEX BACK A B
+ * `stop` is SIGSTOP, after which the process is not traced: it makes that call and stays stopped.
  * `swap` exchanges A and B (an @ at the end of either is the shim's pid) before call INDEX of WHERE, and again before
  * the BACK-th call after it (of anyone) where BACK is not 0. The answer is a line of numbers, then the trace, stdout, stderr and what came over the other
  * end of the pair (a line for each descriptor, what it is and whose, then the text), as long as that line says:
@@ -47,7 +48,7 @@
 #endif
 
 enum { MAX_TASKS = 64, MAX_WORDS = 64, MAX_FDS = 16, LABEL = 48, PIPE_BYTES = 1 << 20, LEFT_MS = 2000 };
-enum action { NONE, ERROR, KILL, SWAP };
+enum action { NONE, ERROR, KILL, STOP, SWAP };
 
 struct task {
     pid_t pid;
@@ -147,16 +148,20 @@ static void complete(const char *name, char *path, size_t size) {
         snprintf(path, size, "%s", name);
 }
 
-/* One exchange by the attacker, a process that is wholly the caller; says whether both names were there. */
-static int exchange(const struct job *job) {
+/* The attacker, a process that is wholly the caller: stops `victim`, or where that is 0 makes one exchange; says
+ * whether he could. */
+static int attack(const struct job *job, pid_t victim) {
     char a[4096], b[4096];
-    complete(job->a, a, sizeof a);
-    complete(job->b, b, sizeof b);
+    if (!victim) {
+        complete(job->a, a, sizeof a);
+        complete(job->b, b, sizeof b);
+    }
     pid_t pid = fork();
     if (pid < 0) die("fork");
     if (!pid) {
         if (setgroups(0, NULL) || setresgid(job->gid, job->gid, job->gid) || setresuid(job->uid, job->uid, job->uid))
             _exit(1);
+        if (victim) _exit(kill(victim, SIGSTOP) ? 2 : 0);
         _exit(renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) ? 2 : 0);
     }
     int status;
@@ -177,13 +182,14 @@ static void at_entry(const struct job *job, struct task *task, const struct __pt
     if (job->record) record(task, info);
     int index = task->calls++;
     if (job->action == SWAP && hit && job->back && !exchanged_back && ++calls_since >= job->back) {
-        exchange(job);
+        attack(job, 0);
         exchanged_back = 1;
     }
     if (tried || job->action == NONE || index != job->index || strcmp(task->label, job->where)) return;
     tried = hit = 1;
     if (!job->record) record(task, info); /* what it was this time */
-    if (job->action == SWAP) hit = exchange(job);
+    if (job->action == SWAP) hit = attack(job, 0);
+    if (job->action == STOP) hit = attack(job, task->pid);
     if (job->action == ERROR) {
         /* No such call: the kernel does nothing, and what it returns is replaced when it does. But for close(2),
          * which frees the descriptor whatever it returns. */
@@ -251,7 +257,13 @@ static void handle_stop(const struct job *job, pid_t pid, int status) {
         signal = 0;
         /* Before the shim's execve, calls are this program's. */
         if (tasks[0].executed && ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof info, &info) > 0) {
+            int before = tried;
             if (info.op == PTRACE_SYSCALL_INFO_ENTRY) at_entry(job, task, &info);
+            if (job->action == STOP && tried != before) {
+                /* A tracer would have to keep it stopped; the kernel does so by itself. */
+                ptrace(PTRACE_DETACH, pid, 0, 0);
+                return;
+            }
             if (info.op == PTRACE_SYSCALL_INFO_EXIT) at_exit(task);
         }
     }
@@ -452,8 +464,8 @@ static int parse(char *line, struct job *job) {
     job->directory = words[4];
     job->cgroup = words[5];
     job->socket = !strcmp(words[6], "socket");
-    static const char *const names[] = {"none", "error", "kill", "swap"};
-    static const int needed[] = {0, 3, 3, 5};
+    static const char *const names[] = {"none", "error", "kill", "stop", "swap"};
+    static const int needed[] = {0, 3, 3, 2, 5};
     char **word = words + 7;
     for (int kind = NONE; kind <= SWAP; kind++) {
         if (strcmp(*word, names[kind]) || word + needed[kind] + 2 >= words + count) continue;

@@ -129,6 +129,17 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """SIGSTOP, as the caller, the process whose call at a boundary is about to be made."""
+
+    at: Boundary
+
+    def __str__(self) -> str:
+        """As tracer.c reads it."""
+        return f"stop {self.at.where} {self.at.index}"
+
+
+@dataclass(frozen=True)
 class Swap:
     """Exchange two names as the caller when the call at a boundary is about to be made."""
 
@@ -147,7 +158,7 @@ class Swap:
         return f"{self.first.name} and {self.second.name} are exchanged before {self.at}{back}"
 
 
-Action = Nothing | Fail | Kill | Swap
+Action = Nothing | Fail | Kill | Stop | Swap
 
 
 @dataclass(frozen=True)

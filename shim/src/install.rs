@@ -102,7 +102,9 @@ fn remove_drafts_of_the_dead(dir: &Fd) {
     let _ = sys::read_dir(dir, |name, _| {
         let pid = name.to_bytes().strip_prefix(DRAFT).and_then(accounts::parse_id);
         let pid = pid.and_then(|pid| i32::try_from(pid).ok());
-        if pid.is_some_and(|pid| sys::kill(pid, 0).is_err()) {
+        // Another error says nothing of whether somebody still writes it.
+        let is_gone = |pid| sys::kill(pid, 0).is_err_and(|error| error.0 == libc::ESRCH);
+        if pid.is_some_and(is_gone) {
             drafts.push(alloc::ffi::CString::from(name));
         }
     });

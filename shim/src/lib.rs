@@ -32,11 +32,12 @@ pub mod status;
 pub mod subids;
 pub mod sys;
 
+use alloc::format;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
 use crate::caller::Entry;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::reply::Object;
 use crate::request::Request;
 use crate::rules::{Rule, active};
@@ -74,9 +75,9 @@ pub fn run(args: &[&'static CStr]) -> u8 {
         Request::Run { bundle, id, .. } => execute::run(&mut entry, bundle, id, &status),
         Request::Cleanup { target } => cleanup::run(&entry, target).map(|()| 0),
         Request::Bind { port, address } => bind::run(&entry, *address, *port).map(|()| 0),
-        Request::Check => execute::check(&entry).map(|line| say(&line)),
-        Request::Version => Ok(say(&version())),
-        Request::Install => install::run(&entry).map(|line| say(&line)),
+        Request::Check => execute::check(&entry).and_then(|line| say(&line)),
+        Request::Version => say(&version()),
+        Request::Install => install::run(&entry).and_then(|line| say(&line)),
     };
     match done {
         Ok(exit_status) => exit_status,
@@ -104,9 +105,17 @@ fn version() -> Vec<u8> {
 }
 
 /// Writes an answer to stdout, with the caller's ids: root writes to no stream of his.
-fn say(line: &[u8]) -> u8 {
-    caller::become_caller();
-    u8::from(sys::write(1, line) != Ok(line.len()))
+///
+/// # Errors
+/// `credentials.failed`, `stdout.failed`.
+fn say(line: &[u8]) -> Result<u8, Error> {
+    caller::become_caller_with(0).or_fail("credentials.failed", "the caller's ids")?;
+    let why = match sys::write(1, line) {
+        Ok(count) if count == line.len() => return Ok(0),
+        Ok(count) => format!("only {count} bytes of the answer were taken"),
+        Err(error) => format!("the answer was not taken: {error}"),
+    };
+    Err(Error::failed("stdout.failed", why, "call it with a standard output that can be written"))
 }
 
 fn refuse(entry: &Entry, status: &StatusFd, error: &Error) -> u8 {
@@ -143,8 +152,7 @@ pub fn switch_rules_off(env: &[&'static CStr]) {
 pub fn count_where_all_do() {
     if let Err(error) = sys::share_counters() {
         caller::become_caller();
-        let line =
-            alloc::format!("locald-shim: failed [coverage.file]: {error}; hint: measure again\n");
+        let line = format!("locald-shim: failed [coverage.file]: {error}; hint: measure again\n");
         let _ = sys::write(2, line.as_bytes());
         sys::exit(125);
     }

@@ -71,6 +71,13 @@ HARMLESS_TO_BIND = {
     "0 setresuid": "the first of them: root's effective id is taken up, which it has already",
 }
 
+# `install`: the new shim is in its place, whole. What it shares with a run is in HARMLESS.
+HARMLESS_TO_INSTALL = {
+    "0 kill": "who wrote an old draft may live: it stays until the next installation",
+    "0 setresuid": "the first of them: root's effective id is taken up, which it has already",
+    "0 prctl:KEEPCAPS": "for the change of ids after which the answer is given; root's stay as they are",
+}
+
 # The payload runs, or did; what is new about it, and why that is nothing that its caller could not do.
 TOLERATED = {
     "0 sysinfo": ("tmpfs", "unknown memory: a tmpfs without a size is as small as can be"),
@@ -118,6 +125,11 @@ def is_harmless(boundary: Boundary) -> bool:
 def is_harmless_to_bind(boundary: Boundary) -> bool:
     """Say whether the review found that this call of `bind` may fail unnoticed."""
     return is_harmless(boundary) or any(matches(pattern, boundary) for pattern in HARMLESS_TO_BIND)
+
+
+def is_harmless_to_install(boundary: Boundary) -> bool:
+    """Say whether the review found that this call of `install` may fail unnoticed."""
+    return is_harmless(boundary) or any(matches(pattern, boundary) for pattern in HARMLESS_TO_INSTALL)
 
 
 def tolerated(boundary: Boundary, outcome: Outcome, difference: str) -> bool:

@@ -11,10 +11,8 @@ import pytest
 
 from tests.shim.cases.entry import policy
 from tests.shim.harness import Call, Caller, Mode, Result, Run, Shim, Workshop
+from tests.shim.prefix import NAME, OLD, ROOT, is_shim, put_old
 
-NAME = "locald-shim"
-ROOT = Caller("root", 0, 0)
-OLD = b"an older shim"
 _numbers = itertools.count()
 # Every call after which the disk holds something else, in their order, each by its turn.
 STEPS = (
@@ -62,13 +60,6 @@ def install(fresh: Path, *trace: str) -> Result:
     """Run `install` of the new shim as root, perhaps below strace."""
     wrapper = ("/usr/bin/strace", "-qq", "-o", "/dev/null", *trace) if trace else ()
     return Shim(fresh).call(["install"], ROOT, Call(as_root=True, wrapper=wrapper))
-
-
-def is_shim(path: Path, content: bytes) -> bool:
-    """Say whether a file is a whole shim, root's, setuid, with one name."""
-    status = path.lstat()
-    facts = (status.st_mode, status.st_uid, status.st_gid, status.st_nlink)
-    return facts == (stat.S_IFREG | 0o4755, 0, 0, 1) and path.read_bytes() == content
 
 
 def put_obstacle(kind: str, path: Path, canary: Path) -> None:
@@ -129,8 +120,7 @@ def test_a_draft_that_somebody_put_there_is_not_opened(fresh: Path, canary: Path
 def test_a_crash_at_each_step_leaves_a_whole_shim(fresh: Path, call: str, turn: int) -> None:
     """The old one or the new one; a draft is setuid only when it is whole, and the next set-up removes it."""
     target = fresh.with_name(NAME)
-    target.write_bytes(OLD)
-    target.chmod(0o4755)
+    put_old(target)
     new = fresh.read_bytes()
     result = install(fresh, f"--inject={call}:signal=SIGKILL:when={turn}")
     assert result.status not in (0, 125), result
@@ -153,8 +143,7 @@ def test_a_crash_at_each_step_leaves_a_whole_shim(fresh: Path, call: str, turn: 
 def test_a_failure_at_each_step_leaves_nothing(fresh: Path, call: str, turn: int, error: str) -> None:
     """A full or broken disk: one line, the old shim, no draft."""
     target = fresh.with_name(NAME)
-    target.write_bytes(OLD)
-    target.chmod(0o4755)
+    put_old(target)
     result = install(fresh, f"--inject={call}:error={error}:when={turn}")
     assert (result.status, result.code) == (125, "install.failed"), result
     assert is_shim(target, OLD)

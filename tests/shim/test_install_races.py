@@ -16,12 +16,10 @@ from tests.shim import figures
 from tests.shim.faults import NEVER_RETURNS
 from tests.shim.harness import Caller, Shim
 from tests.shim.oracle import Host
+from tests.shim.prefix import FRESH, NAME, ROOT, find_bad, make_prefix
 from tests.shim.test_faults import processes_in
 from tests.shim.tracer import SHIM, Outcome, Swap, Tracer
 
-NAME = "locald-shim"
-ROOT = Caller("root", 0, 0)
-OLD = b"an older shim"
 # The directory itself; the shim in its place; the draft, whose name ends with the pid of the shim that writes it.
 TARGETS = ("prefix", f"prefix/{NAME}", f"prefix/.{NAME}.@")
 KINDS = ("link", "file", "hardlink")
@@ -42,17 +40,12 @@ class Scene:
     @property
     def fresh(self) -> Path:
         """The new shim, as an installer puts it there under another name."""
-        return self.top / "prefix" / "fresh"
+        return self.top / "prefix" / FRESH
 
     def make(self, target: str, kind: str) -> tuple[Path, Path]:
         """Make all of it; return what is exchanged for what."""
         shutil.rmtree(self.top, ignore_errors=True)
-        self.fresh.parent.mkdir(parents=True)
-        self.fresh.write_bytes(self._new)
-        self.fresh.chmod(0o755)
-        old = self.fresh.with_name(NAME)
-        old.write_bytes(OLD)
-        old.chmod(0o4755)
+        make_prefix(self.fresh.parent, self._new, self._owner)
         twin = self.top / "twin"
         if kind == "hardlink":
             # Of his own file: fs.protected_hardlinks keeps him from linking to root's.
@@ -63,7 +56,7 @@ class Scene:
             twin.write_bytes(b"#!/bin/sh\n")
         else:
             twin.symlink_to(self.canary.parent if target == "prefix" else self.canary)
-        for path in (self.top, self.fresh.parent, twin):
+        for path in (self.top, twin):
             os.lchown(path, self._owner.uid, self._owner.gid)
         return self.top / target, twin
 
@@ -74,16 +67,7 @@ class Scene:
         status = self.canary.stat()
         if (self.canary.read_bytes(), stat.S_IMODE(status.st_mode), status.st_nlink) != (b"canary", 0o600, 1):
             return "the canary was changed"
-        for directory, _, names in os.walk(self.top):
-            for name in names:
-                path = Path(directory, name)
-                status = path.lstat()
-                if not stat.S_ISREG(status.st_mode) or not status.st_mode & stat.S_ISUID:
-                    continue
-                facts = (status.st_uid, status.st_mode & 0o7777, status.st_nlink)
-                if facts != (0, 0o4755, 1) or path.read_bytes() not in (OLD, self._new):
-                    return f"{path.name} is set-user-id: {facts}"
-        return ""
+        return "; ".join(find_bad(self.top, self._new))
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -103,8 +103,10 @@ class Hostile:
 
     def greedy(self) -> dict[Corner, Facts]:
         """Return what a container sees whose config asks for more than anybody gets."""
+        files: dict[str, dict[str, str]] = {"own/mark": {}}
         results = self.each(
-            "greedy", lambda corner: self.job(corner, "/observe", "facts", init=True, change=ask_for_all)
+            "greedy",
+            lambda corner: self.job(corner, "/observe", "facts", init=True, change=ask_for_all, files=files),
         )
         return judge_ran(results)
 
@@ -190,6 +192,9 @@ def ask_for_all(config: Config) -> None:
     config["process"]["capabilities"] = {name: list(EVERY_CAPABILITY) for name in SETS}
     config["process"]["noNewPrivileges"] = False
     config["linux"]["rootfsPropagation"] = "shared"
+    # What comes from the host is what could be shared with it.
+    bind = {"destination": "/srv", "type": "bind", "source": "{bundle}/own", "options": ["rbind"]}
+    config["mounts"].append(bind)
 
 
 TWIN_MOUNTS: Final = (

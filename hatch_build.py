@@ -16,8 +16,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SHIM_NAME = "locald-shim"
 BUILD_LIMIT_S = 900
-# What a build whose rules can be switched off reads from its environment: tests/shim makes such builds for itself.
+# What only the builds hold that tests make for themselves, and the flag that made them: the variable by which rules are
+# switched off, and the code of a program that cannot count.
 MUTANT_SWITCH = b"LOCALD_SHIM_DISABLE_RULE"
+COVERAGE_CODE = b"coverage.file"
+TEST_BUILDS = {MUTANT_SWITCH: "locald_mutants", COVERAGE_CODE: "locald_coverage"}
 
 
 class ShimBuildError(Exception):
@@ -45,11 +48,13 @@ def build_shim(source: Path) -> Path:
 
     Raises:
         ShimBuildError: The sources or cargo are missing, cargo failed (its own words are on stderr), or the
-            program's rules can be switched off.
+            program is one of the builds that only tests make.
     """
     if not (source / "Cargo.toml").is_file():
         raise ShimBuildError(f"{source}/Cargo.toml is missing: without the shim's sources there is no wheel.")
     command = ["cargo", "build", "--release", "--locked", "--message-format=json-render-diagnostics"]
+    # Only with debug assertions can a build be broken or counted (src/lib.rs): no variable and no config brings them.
+    command.append("--config=profile.release.debug-assertions=false")
     environment = {**os.environ, "LOCALD_SHIM_SOURCE_DIGEST": source_digest(source)}
     try:
         # RUSTFLAGS would silently replace what shim/.cargo/config.toml sets, static linking among it.
@@ -74,24 +79,27 @@ def build_shim(source: Path) -> Path:
         if message.get("reason") == "compiler-artifact" and message["target"]["name"] == SHIM_NAME:
             executable = message.get("executable")
             if executable is not None:
-                refuse_mutant(Path(executable))
+                refuse_test_build(Path(executable))
                 return Path(executable)
     raise ShimBuildError(f"cargo built no program named {SHIM_NAME} in {source}.")
 
 
-def refuse_mutant(executable: Path) -> None:
-    """Refuse a program whose rules can be switched off.
+def refuse_test_build(executable: Path) -> None:
+    """Refuse a program whose rules can be switched off, or that counts where it was.
 
-    Flags come from more places than can be emptied (CARGO_ENCODED_RUSTFLAGS, CARGO_BUILD_RUSTFLAGS, any config
-    file of cargo's above the sources or in its home), so the program is asked, not the flags.
+    The sources refuse both in a release build (src/lib.rs). Flags come from more places than can be emptied
+    (CARGO_ENCODED_RUSTFLAGS, CARGO_BUILD_RUSTFLAGS, any config file of cargo's above the sources or in its home) and
+    can claim that it is none (`-C debug-assertions`), so the program is asked too.
 
     Raises:
-        ShimBuildError: It holds the switch.
+        ShimBuildError: It holds what only such builds hold.
     """
-    if MUTANT_SWITCH in executable.read_bytes():
-        raise ShimBuildError(
-            f"{executable} was built with `--cfg locald_mutants`: look for it in CARGO_*RUSTFLAGS and cargo's configs."
-        )
+    program = executable.read_bytes()
+    for mark, flag in TEST_BUILDS.items():
+        if mark in program:
+            raise ShimBuildError(
+                f"{executable} was built with `--cfg {flag}`: look for it in CARGO_*RUSTFLAGS and cargo's configs."
+            )
 
 
 def source_digest(source: Path) -> str:

@@ -30,7 +30,14 @@ def build_counting_shim(target: Path) -> Path:
     Raises:
         InputError: It cannot be built; the message has cargo's words.
     """
-    cargo = ("cargo", "build", "--release", "--locked", "--quiet", f"--manifest-path={CRATE}/Cargo.toml")
+    cargo = (
+        "cargo",
+        "build",
+        "--profile=coverage",
+        "--locked",
+        "--quiet",
+        f"--manifest-path={CRATE}/Cargo.toml",
+    )
     run_program(
         [*cargo, f"--target={TRIPLE}", f"--target-dir={target}"],
         limit_s=BUILD_LIMIT_S,
@@ -39,11 +46,9 @@ def build_counting_shim(target: Path) -> Path:
             "RUSTFLAGS": FLAGS,
             # One unstable flag on the stable compiler: without a C library LLVM's run-time library cannot be linked.
             "RUSTC_BOOTSTRAP": "1",
-            # The map from counters to lines is a section that stripping would take away.
-            "CARGO_PROFILE_RELEASE_STRIP": "none",
         },
     )
-    return target / TRIPLE / "release" / "locald-shim"
+    return target / TRIPLE / "coverage" / "locald-shim"
 
 
 def read_lines(program: Path, counters: bytes, work: Path) -> str:

@@ -7,6 +7,13 @@
 
 extern crate alloc;
 
+// Rules that can be switched off, or counters in a file that everybody can write: never in what is installed. The
+// profiles `mutants` and `coverage` of Cargo.toml have debug assertions, `release` has not.
+#[cfg(all(locald_mutants, not(debug_assertions)))]
+compile_error!("a release build has no `--cfg locald_mutants`: use `--profile=mutants`");
+#[cfg(all(locald_coverage, not(debug_assertions)))]
+compile_error!("a release build has no `--cfg locald_coverage`: use `--profile=coverage`");
+
 pub mod accounts;
 pub mod bind;
 pub mod bundle;

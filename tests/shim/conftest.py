@@ -56,18 +56,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{name}: {number}")
 
 
-def build(target: str, **environment: str) -> Path:
-    """Build the shim in release mode and return the program."""
+def build(target: str, profile: str = "release", **environment: str) -> Path:
+    """Build the shim with this profile of its Cargo.toml and return the program."""
     inherited = {name: value for name, value in os.environ.items() if name != "RUSTFLAGS"}
     subprocess.run(
-        ["cargo", "build", "--quiet", "--release", "--locked", f"--target-dir={target}"],  # noqa: S607
+        ["cargo", "build", "--quiet", f"--profile={profile}", "--locked", f"--target-dir={target}"],  # noqa: S607
         cwd=ROOT / "shim",
         env={**inherited, **environment},
         stdin=subprocess.DEVNULL,
         timeout=BUILD_LIMIT_S,
         check=True,
     )
-    return ROOT / "shim" / target / "release" / "locald-shim"
+    return ROOT / "shim" / target / profile / "locald-shim"
 
 
 def install(program: Path, name: str) -> Path:
@@ -110,7 +110,7 @@ def shim(place: Path, release_program: Path) -> Shim:
 def mutant(place: Path) -> Shim:
     """The build whose rules can be switched off, installed."""
     del place
-    return Shim(install(build("target-mutants", RUSTFLAGS=MUTANT_FLAGS), "locald-shim-mutant"))
+    return Shim(install(build("target-mutants", "mutants", RUSTFLAGS=MUTANT_FLAGS), "locald-shim-mutant"))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from conformance.guard import list_directories
+from tests.fixtures.users import read_ranges
 from tests.shim.harness import Caller
 
 CANARY = ".locald-canary"
@@ -23,8 +25,12 @@ SYSCTLS = tuple(
     net/ipv4/ip_unprivileged_port_start net/ipv4/ping_group_range user/max_user_namespaces vm/overcommit_memory
     """.split()  # noqa: SIM905  # a list of words is read as words
 )
-CGROUPS = Path("/sys/fs/cgroup")
-KITS = "kit-"
+MOUNTS = Path("/proc/self/mountinfo")
+OWN_GROUPS = Path("/proc/self/cgroup")
+SUBORDINATE = Path("/etc/subuid")
+# Who pays for a caller's namespaces (docs/decisions/0004).
+KEEPER = 1 << 31
+KITS = "/kit-"
 # Their names, owners and modes: what else lies there is the machine's own.
 LISTED = ("/", "/dev", "/dev/mqueue", "/home", "/root", "/run")
 # Nodes whose owner or mode other programs change while a test runs.
@@ -48,7 +54,7 @@ class Host:
     """The host as the tests see it, with canaries in it."""
 
     def __init__(self, homes: Sequence[Path], callers: Sequence[Caller]) -> None:
-        self._uids = frozenset(caller.uid for caller in callers)
+        self._ids = ids_of(callers, SUBORDINATE)
         token = secrets.token_hex(4)
         places = [Path(name) for name in ("/", "/etc", "/root", "/dev", "/run")] + list(homes)
         self.canaries = [directory / f"{CANARY}.{token}" for directory in places if directory.is_dir()]
@@ -69,15 +75,15 @@ class Host:
     def snapshot(self, *, processes: bool = True) -> Snapshot:
         """Return all of it; without the processes, which a tracer knows better, in about two milliseconds."""
         found: Snapshot = {}
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        for line in MOUNTS.read_text().splitlines():
             found[f"mount {line.split()[0]}"] = line
         for name in SYSCTLS:
             with contextlib.suppress(OSError):
                 found[f"sysctl {name}"] = Path("/proc/sys", name).read_text()
-        found |= {f"cgroup {group}": "" for group in cgroups()}
+        found |= {f"cgroup {group}": "" for group in find_cgroups(OWN_GROUPS.read_text(), MOUNTS.read_text())}
         for directory in LISTED:
             found |= read_directory(directory)
-        for pid in processes_of(self._uids) if processes else ():
+        for pid in processes_of(self._ids) if processes else ():
             found[f"process {pid}"] = ""
         for path in self.canaries:
             found[f"canary {path}"] = read_canary(path)
@@ -127,26 +133,53 @@ def read_directory(directory: str) -> Snapshot:
     return found
 
 
-def cgroups() -> Iterator[str]:
-    """Find the groups (of version 2) below that of this process: where a leaf would be made."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        if line.startswith("0::"):
-            unified = CGROUPS / "unified" if (CGROUPS / "unified").is_dir() else CGROUPS
-            for directory, names, _ in os.walk(unified / line[3:].lstrip("/")):
+def find_cgroups(own: str, mounts: str) -> Iterator[str]:
+    """Find the groups below that of this process, in every hierarchy: where a leaf would be made.
+
+    Args:
+        own: /proc/self/cgroup.
+        mounts: /proc/self/mountinfo.
+    """
+    groups = {}
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        groups[frozenset(controllers.split(","))] = path
+    for line in mounts.splitlines():
+        fields, _, more = line.partition(" - ")
+        root, point = fields.split()[3:5]
+        kind, _, options = more.split()
+        # A bind of a part of a hierarchy says nothing of where this process is.
+        if root != "/" or kind not in ("cgroup", "cgroup2"):
+            continue
+        # A hierarchy of version 1 has its controllers, or its name, among its options; version 2 has none.
+        words = {""} if kind == "cgroup2" else set(options.split(","))
+        for names, path in groups.items():
+            if names <= words:
                 # The kit may judge this machine meanwhile, which needs no lock: what it delegates is its own.
-                names[:] = [name for name in names if not name.startswith(KITS)]
-                yield from (os.path.join(directory, name) for name in names)
+                yield from (each for each in list_directories(point + path) if KITS not in each)
 
 
-def processes_of(uids: Iterable[int]) -> Iterator[int]:
-    """Find the processes that an ordinary user of these tests started, or runs as; the shim keeps his real id."""
-    wanted = frozenset(uids)
+def ids_of(callers: Iterable[Caller], table: Path) -> list[range]:
+    """Return the ids that a container of these callers can run under: their own, the keeper's, the subordinate ones."""
+    ids = []
+    for caller in callers:
+        ids += [range(caller.uid, caller.uid + 1), range(caller.uid | KEEPER, (caller.uid | KEEPER) + 1)]
+        ids += [
+            range(first, first + count)
+            for name, first, count in read_ranges(table)
+            if name in (caller.name, str(caller.uid))
+        ]
+    return ids
+
+
+def processes_of(ids: Sequence[range]) -> Iterator[int]:
+    """Find the processes that have one of `ids` among theirs; the shim keeps its caller's as the real one."""
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         with contextlib.suppress(OSError):
             # The owner of /proc/PID is root for what cannot be dumped: the shim.
-            if wanted & {int(word) for word in read_uids(name)}:
+            if any(int(word) in span for word in read_uids(name) for span in ids):
                 yield int(name)
 
 

@@ -108,9 +108,9 @@ def main() -> int:
     planted_here = [control for control in chosen if control.name in verdicts]
     account = make_account(reach, profile.name, verdicts, planted_here, traits=profile.traits)
     write_account(directory, account, verdicts, arguments)
-    for line in describe(account, len(reach), directory):
-        say(line)
     complete = arguments.only == arguments.clause == "*"
+    for line in describe(account, len(reach), directory, complete=complete):
+        say(line)
     return 1 if account.missed or account.beyond or (complete and account.unproven) else 0
 
 
@@ -209,23 +209,24 @@ def write_account(
     (directory / "controls.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
 
 
-def describe(account: Account, clauses_total: int, directory: Path) -> list[str]:
-    """Return the account for a person."""
+def describe(account: Account, clauses_total: int, directory: Path, *, complete: bool) -> list[str]:
+    """Return the account for a person; of a selection it does not say what is unproven, which is nearly all."""
     lines = [f"missed: {control} did not turn {clause} red" for control, clause in account.missed]
     lines += [
         f"beyond: {control} turned {clause} red, which does not claim it"
         for control, clause in account.beyond
     ]
-    lines += [f"unproven: {', '.join(account.unproven)}"] if account.unproven else []
-    proven = clauses_total - len(account.unproven)
+    if complete and account.unproven:
+        lines.append(f"unproven: {', '.join(account.unproven)}")
     if others := len(clauses.read_catalogue()) - clauses_total:
         lines.append(
             f"{others} clauses of the catalogue are not judged by this run: other hosts', or not asked for"
         )
-    lines.append(
-        f"{len(account.caught)} controls, {len({control for control, _ in account.missed})} of them missed by a clause "
-        f"that claims it; {proven} of {clauses_total} clauses proven, {len(account.unproven)} unproven"
-    )
+    missed = len({control for control, _ in account.missed})
+    lines.append(f"{len(account.caught)} controls, {missed} of them missed by a clause that claims it")
+    if complete:
+        proven = clauses_total - len(account.unproven)
+        lines.append(f"{proven} of {clauses_total} clauses proven, {len(account.unproven)} unproven")
     # A line that a CI can read: what was asked of the controls, and what they answered.
     failed = len(account.missed) + len(account.beyond)
     lines.append(f"controls: {len(account.caught)} planted, {failed} failed; {directory}/controls.json")

@@ -331,7 +331,8 @@ def destroy(profile: Profile) -> None:
     if host.virsh("domstate", machine.domain).exit_code == 0:
         raise VmsError(f"libvirt still knows the domain {machine.domain}")
     shutil.rmtree(machine.directory / ".vagrant", ignore_errors=True)
-    machine.facts.unlink()
+    # Another destroy may be at it: a run that was interrupted, say.
+    machine.facts.unlink(missing_ok=True)
 
 
 class _Snapshots:

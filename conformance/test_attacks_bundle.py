@@ -7,10 +7,13 @@ from typing import Any, Final
 import pytest
 
 from conformance.hostile import Corner, Hostile, setting
+from conformance.runtimes import Config
 from conformance.subject import Job, Result
 from conformance.test_bind import ask
 from conformance.test_setuid import POLICY, with_policy
 
+# At most, for a config of 0.8 MB.
+MOST_KIB: Final = 32 * 1024
 MIB: Final = 1 << 20
 PATIENCE_S: Final = 15
 
@@ -290,7 +293,7 @@ def test_nul_in_a_string(hostile: Hostile) -> None:
 
 @pytest.mark.clause("ATK-054")
 def test_memory_mounts_and_time(hostile: Hostile) -> None:
-    """Endless arrays, thousands of arguments and mounts are refused by their number; many are allowed."""
+    """Endless arrays, thousands of arguments and mounts are refused by number; many are allowed, in little memory."""
     values = setting("annotations", value={str(number): "" for number in range(50_001)})
     arguments = setting("process", "args", value=["/observe", *["x"] * 4096])
     mounts = setting(
@@ -298,5 +301,17 @@ def test_memory_mounts_and_time(hostile: Hostile) -> None:
     )
     hostile.refused("json.too-many", values)
     hostile.refused("config.too-many", arguments, mounts)
+
+    def add_many(config: Config) -> None:
+        config["annotations"].update({f"x-{number:09}": "y" * 30 for number in range(15_000)})
+
+    def largest(corner: Corner) -> Job:
+        look = "sed -n 's/^VmHWM:[[:space:]]*//p' /proc/$SUBJECT/status"
+        steps = [{"expect": "ready"}, {"script": look}, {"signal": 15, "to": "user"}]
+        return hostile.job(corner, "/observe", "wait", init=True, change=add_many, steps=steps)
+
+    for result in hostile.call(*map(largest, hostile.corners())):
+        assert result.problem == "", result
+        assert int(result.stderr.split()[0]) <= MOST_KIB, result
     for facts in hostile.twins().values():
         assert len(facts.lines("argv")) == 1002

@@ -6,9 +6,34 @@ import pytest
 
 from conformance.hostile import USERS, Corner, Hostile, mounting, setting, without_namespace
 from conformance.runtimes import Change
-from conformance.subject import Job
+from conformance.subject import PYTHON, Job
 
 EPERM: Final = 1
+RENAMED: Final = "31337"
+# In mounts of its own: the caller's login name is a number, and that number has a range. Root's file has his uid.
+RENAME: Final = f"""
+cd {{bundle}}
+sed "s/^$1:/{RENAMED}:/" /etc/passwd > passwd
+echo {RENAMED}:800000:65536 > subuid
+printf 'version = 1\\nallow-user = %s\\n' "$2" > policy
+mount --bind passwd /etc/passwd
+mount --bind subuid /etc/subuid
+mount --bind policy /etc/locald/policy
+cd /
+shift 2
+exec "$@"
+"""
+# In a UTS namespace of its own: stderr is a setting of root's, which the kernel lets nobody else write, open or not.
+SETTING: Final = """
+import os, subprocess, sys
+with open("/proc/sys/kernel/hostname", "w") as name:
+    name.write("untouched")
+sink = os.open("/proc/sys/kernel/hostname", os.O_WRONLY)
+uid, gid = int(sys.argv[1]), int(sys.argv[2])
+done = subprocess.run(sys.argv[3:], stderr=sink, user=uid, group=gid, extra_groups=[], timeout=60)
+print(os.uname().nodename)
+sys.exit(done.returncode)
+"""
 # CHOWN, DAC_OVERRIDE, KILL, SETGID and SETUID: what was asked for and is allowed.
 MAPPED_CAPABILITIES: Final = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7
 NODES: Final = {"null", "zero", "full", "random", "urandom", "tty"}
@@ -192,6 +217,20 @@ def test_id_maps(hostile: Hostile) -> None:
         for corner, other in zip(hostile.corners("mapped"), reversed(users), strict=True):
             job = hostile.job(corner, status=True, change=mapped_to(other.uid))
             hostile.judge_refused("map.entry", hostile.call(job))
+
+        def renamed(corner: Corner) -> Job:
+            caller = hostile.subject.caller(corner.user)
+            become = ["setpriv", f"--reuid={caller.uid}", f"--regid={caller.gid}", "--init-groups"]
+            job = hostile.job(corner)
+            words = ["unshare", "--mount", "/bin/sh", "-euc", RENAME, "sh", corner.user, str(caller.uid)]
+            return job | {"argv": ["/usr/bin/env", *words, *become, *job["argv"]], "user": "root"}
+
+        corners = hostile.corners("mapped")
+        for corner, result in zip(corners, hostile.call(*map(renamed, corners)), strict=True):
+            assert result.exit_code == 0, result
+            own = hostile.subject.caller(corner.user).uid
+            # A name of digits would be taken for somebody's uid, and somebody's uid for a name.
+            assert result.facts.id_map("uid_map") == [(0, own, 1)], result
     for corner, facts in hostile.twins().items():
         own = hostile.subject.caller(corner.user).uid
         rows = facts.id_map("uid_map")
@@ -248,7 +287,7 @@ def test_labels(hostile: Hostile) -> None:
 
 @pytest.mark.clause("ATK-032")
 def test_streams_and_terminals(hostile: Hostile) -> None:
-    """Status goes to no standard stream and into no file; nothing can be typed into the caller's terminal."""
+    """Status goes to no standard stream or file, an error to no setting; nothing is typed into a terminal."""
 
     def numbered(corner: Corner, number: str) -> Job:
         job = hostile.job(corner)
@@ -266,6 +305,15 @@ def test_streams_and_terminals(hostile: Hostile) -> None:
     ]
     for result in hostile.call(*files):
         assert (result.outcome, result.after) == ((125, "status-fd.type"), ""), result
+
+    def told_to_a_setting(corner: Corner) -> Job:
+        caller = hostile.subject.caller(corner.user)
+        job = hostile.job(corner, change=setting("hooks", value={"prestart": [{"path": "/bin/true"}]}))
+        words = ["unshare", "--uts", PYTHON, "-I", "-c", SETTING, str(caller.uid), str(caller.gid)]
+        return job | {"argv": ["/usr/bin/env", *words, *job["argv"]], "user": "root"}
+
+    for result in hostile.call(*map(told_to_a_setting, hostile.corners())):
+        assert (result.exit_code, result.stdout, result.stderr) == (125, "untouched\n", ""), result
     for facts in hostile.greedy().values():
         assert (facts.attempts["tiocsti"], facts.attempts["tioclinux"]) == (EPERM, EPERM)
 

@@ -31,6 +31,8 @@ class Control:
     package: str = ""
     # Globs of clauses that the fault breaks beside those that claim it: each is told otherwise.
     also: tuple[str, ...] = ()
+    # Globs of the profiles on which it can be seen: elsewhere what it breaks is refused for another reason.
+    hosts: tuple[str, ...] = ("*",)
 
 
 def parse_controls(text: str) -> dict[str, Control]:
@@ -47,13 +49,14 @@ def parse_controls(text: str) -> dict[str, Control]:
     for name, entry in document.items():
         if (
             not isinstance(entry, dict)
-            or set(entry) - {"says", "dynamic", "also", *_KINDS}
+            or set(entry) - {"says", "dynamic", "also", "hosts", *_KINDS}
             or not entry.get("says")
         ):
             raise CatalogueError(f"controls: {name}: unknown or missing keys")
         if sum(key in entry for key in _KINDS) != 1:
             raise CatalogueError(f"controls: {name}: needs exactly one of {', '.join(_KINDS)}")
-        controls[name] = Control(name=name, **entry | {"also": tuple(entry.get("also", ()))})
+        globs = {key: tuple(entry[key]) for key in ("also", "hosts") if key in entry}
+        controls[name] = Control(name=name, **entry | globs)
     return controls
 
 
@@ -62,12 +65,16 @@ def read_controls() -> dict[str, Control]:
     return parse_controls(DECLARED.read_text("utf-8"))
 
 
-def claims(catalogue: Catalogue, control: str, profile: str, traits: Collection[str] = ()) -> tuple[str, ...]:
+def claims(
+    catalogue: Catalogue, control: Control, profile: str, traits: Collection[str] = ()
+) -> tuple[str, ...]:
     """Return the clauses that claim to see `control`, on `profile`, which has these traits."""
+    if not matches(profile, ",".join(control.hosts)):
+        return ()
     return tuple(
         clause.id
         for clause in catalogue.values()
-        if control in clause.controls and clause.applies_to(profile, traits)
+        if control.name in clause.controls and clause.applies_to(profile, traits)
     )
 
 
@@ -107,7 +114,7 @@ def make_account(
         name = control.name
         found = {clause for clause, verdict in verdicts.get(name, {}).items() if verdict == "FAIL"}
         red |= found
-        claimed = claims(catalogue, name, profile, traits)
+        claimed = claims(catalogue, control, profile, traits)
         missed += [(name, clause) for clause in claimed if clause not in found]
         accepted = ",".join(control.also)
         beyond += [(name, clause) for clause in sorted(found - set(claimed)) if not matches(clause, accepted)]

@@ -91,9 +91,7 @@ def main() -> int:
         require_good(guest, "the installation")
         for control in chosen:
             claiming = [
-                name
-                for name in claims(catalogue, control.name, profile.name, profile.traits)
-                if name in reach
+                name for name in claims(catalogue, control, profile.name, profile.traits) if name in reach
             ]
             if not claiming:
                 say(f"{control.name}: no clause claims it here")

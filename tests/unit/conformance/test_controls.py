@@ -1,9 +1,15 @@
 """The account of planted faults: what was missed, what turned red without claiming it, what nobody showed."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from conformance.clauses import CatalogueError, parse_catalogue
-from conformance.controls import make_account, parse_controls
+from conformance.clauses import CatalogueError, parse_catalogue, read_catalogue
+from conformance.controls import claims, make_account, parse_controls, read_controls
+from tests.shim.manual import read_rules
+
+REASONS = Path(__file__).resolve().parents[3] / "docs/decisions/0041-what-proves-a-clause.md"
 
 CATALOGUE = parse_catalogue(
     "\n".join(
@@ -47,3 +53,24 @@ def test_an_unknown_key_is_refused() -> None:
     """A typo would accept nothing, silently."""
     with pytest.raises(CatalogueError):
         parse_controls('[one]\nsays = "s"\nrules = "1"\nalsoo = ["*"]\n')
+
+
+def test_a_fault_is_planted_only_where_it_can_be_seen() -> None:
+    """Elsewhere no clause claims it, so none misses it."""
+    (control,) = parse_controls('[one]\nsays = "s"\nrules = "1"\nhosts = ["vm-*"]\n').values()
+
+    assert claims(CATALOGUE, control, "vm-1") == ("AB-001",)
+    assert claims(CATALOGUE, control, "local") == ()
+    assert make_account(CATALOGUE, "local", {"one": {}}, [control]).missed == ()
+
+
+def test_every_rule_is_planted_and_claimed_or_the_reason_is_told() -> None:
+    """In decision 0041, in a list of rules; none stands there that is planted."""
+    catalogue, controls = read_catalogue(), read_controls()
+    claimed = {name for clause in catalogue.values() for name in clause.controls}
+    planted = {
+        rule for control in controls.values() if control.name in claimed for rule in control.rules.split(",")
+    }
+    told = REASONS.read_text("utf-8").split("\n## Not claimed\n")[1].split("\n## ")[0]
+
+    assert set(read_rules()) - planted == set(re.findall(r"^- `([^`]+)`: ", told, re.MULTILINE))

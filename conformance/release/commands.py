@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from conformance import compare
 from conformance.clauses import CatalogueError, read_catalogue
+from conformance.controls import read_controls
 from conformance.inputs import InputError
 from conformance.provenance import digest_files, digest_shim
 from conformance.release import gate
@@ -156,6 +157,7 @@ def run_gate(chosen: argparse.Namespace) -> int:
         catalogue=catalogue,
         # Also what expired: the gate says so of the clause that leans on it.
         waivers=parse_waivers(WAIVERS.read_text("utf-8"), today=None, known=catalogue),
+        controls=read_controls(),
         hosts=gate.read_hosts(),
         kit_sha256=digest_files(),
         policy=gate.read_policy(chosen.policy),

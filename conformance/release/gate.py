@@ -17,6 +17,7 @@ from securesystemslib.signer import Key
 
 import vms
 from conformance.clauses import Catalogue
+from conformance.controls import Control, claims
 from conformance.release.statement import RENDERED, StatementError, make_statement, open_envelope
 from conformance.report import Json, ReportError
 from conformance.report_files import parse_report
@@ -68,6 +69,7 @@ class Case:
     keys: tuple[Key, ...]
     catalogue: Catalogue
     waivers: tuple[Waiver, ...]
+    controls: Mapping[str, Control]
     hosts: Mapping[str, Host]
     kit_sha256: str
     policy: Policy
@@ -295,10 +297,10 @@ def _judge_controls(case: Case, controls: Json | None) -> Iterator[str]:
     here = [
         clause for clause in case.catalogue.values() if clause.applies_to(controls["profile"], host.traits)
     ]
-    for clause in here:
-        for fault in clause.controls:
-            if (fault, clause.id) not in red:
-                yield f"{fault} did not turn {clause.id} red"
+    for control in case.controls.values():
+        for name in claims(case.catalogue, control, controls["profile"], host.traits):
+            if (control.name, name) not in red:
+                yield f"{control.name} did not turn {name} red"
     seen = {name for _, name in red}
     if unproven := [clause.id for clause in here if clause.id not in seen]:
         yield f"{len(unproven)} clauses unproven: {_shorten(unproven)}"

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import vms
 from conformance import __main__ as command
 from conformance.clauses import read_catalogue
+from conformance.controls import Control
 from conformance.provenance import describe_kit
 from conformance.release.gate import POLICY, Case, Host, Policy, PolicyError, find_faults, read_policy
 from conformance.release.statement import (
@@ -93,6 +94,10 @@ def make_case(
         keys=(read_public_key(keys[1]),),
         catalogue=CATALOGUE,
         waivers=waivers,
+        controls={
+            name: Control(name, "says", hosts=hosts)
+            for name, hosts in (("always-fails", ("*",)), ("of-others", ("vm",)))
+        },
         hosts={
             "local": Host((), frozenset({"fact"}), boxed=False),
             "vm": Host((), frozenset({"fact"}), boxed=True),
@@ -344,6 +349,14 @@ def test_the_planted_faults_are_judged_where_they_are_in_the_report(keys: tuple[
         "planted faults: always-fails did not turn CD-003 red",
         "planted faults: 2 clauses unproven: AB-002, CD-003",
     ]
+    # A fault that can be seen on some hosts only is missed there, and nowhere else.
+    claimed = {
+        name: replace(each, controls=("always-fails", "of-others")) for name, each in CATALOGUE.items()
+    }
+    for profile, missed in (("local", 0), ("vm", len(CATALOGUE))):
+        case = make_case(make_report(controls=account | {"profile": profile}), keys)
+        found = find_faults(replace(case, catalogue=claimed))
+        assert found == [f"planted faults: of-others did not turn {name} red" for name in CATALOGUE][:missed]
     strict = Policy(("local",), 14, controls_required=True)
     (fault,) = find_faults(replace(make_case(make_report(), keys), policy=strict))
     assert "no account of them" in fault

@@ -7,7 +7,7 @@ every boundary nevertheless.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tests.shim.kernel import exchange
 from tests.shim.oracle import Host, Snapshot, find_foreign
 from tests.shim.settings import Setting, report_lines
 from tests.shim.test_faults import processes_in
-from tests.shim.tracer import CHILD, SHIM, Boundary, Outcome, Swap, Tracer
+from tests.shim.tracer import Boundary, Outcome, Surroundings, Swap, Tracer
 
 # Where a name, or what a descriptor was found by, is looked at.
 LOOKING = frozenset(
@@ -48,6 +48,7 @@ PRIVATE = ("root-private", "theirs")
 # What a careless look-up would find below a link, so that it does not end there.
 NAMES = ("dev", "proc", "sys", "srv", "made", "run", "rootfs", "source", "pts", "shm", "mqueue")
 LIMIT_MS = 5_000
+ANYWHERE = Surroundings()
 SHOWN = 25
 
 
@@ -58,6 +59,19 @@ class Scene:
     nest: Path
     bundle: Bundle
     traps: dict[str, Path]
+    around: Surroundings = ANYWHERE
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command line, the same each time: nothing of a run is left for the next one."""
+        return ["bundle", "run", "--bundle", str(self.bundle.path), "--id", "exchanged"]
+
+    def record(self, tracer: Tracer) -> Outcome:
+        """Run it as it is, and once before: the first run of a caller makes his state directory."""
+        tracer.run(self.bundle.caller, self.arguments, around=self.around)
+        clean = tracer.run(self.bundle.caller, self.arguments, record=True, around=self.around)
+        assert (clean.status, clean.stderr) == (0, ""), clean
+        return clean
 
     def lay(self, target: str, kind: str) -> tuple[Path, Path]:
         """Put the hostile twin of `target` beside it; both paths."""
@@ -76,7 +90,12 @@ class Scene:
         return place, twin
 
 
-def make_scene(setting: Setting, workshop: Workshop, callers: dict[str, Caller]) -> Scene:
+def make_scene(
+    setting: Setting,
+    workshop: Workshop,
+    callers: dict[str, Caller],
+    around: Surroundings = ANYWHERE,
+) -> Scene:
     """Make the bundle in a directory of the caller's, and the traps outside."""
     caller = callers[setting.user]
     (other,) = (each for each in callers.values() if each != caller)
@@ -94,7 +113,7 @@ def make_scene(setting: Setting, workshop: Workshop, callers: dict[str, Caller])
         "root-private": make_trap(workshop.directory(caller), 0, 0o700),
         "theirs": make_trap(workshop.directory(caller), other.uid, 0o700),
     }
-    return Scene(nest, bundle, traps)
+    return Scene(nest, bundle, traps, around)
 
 
 def make_trap(path: Path, uid: int, mode: int) -> Path:
@@ -155,12 +174,10 @@ def judge(scene: Scene, target: str, kind: str, outcome: Outcome, expected: list
     return f"mounts: new {new[:3]}, gone {gone[:3]}" if new or gone else ""
 
 
-def swaps(boundaries: tuple[Boundary, ...], *, every: bool) -> Iterator[tuple[Boundary, str]]:
+def swaps(boundaries: Sequence[Boundary], *, every: bool) -> Iterator[tuple[Boundary, str]]:
     """Give the boundaries to stop at and what to put there: in turn, and everything where names are looked up."""
     number = 0
     for boundary in boundaries:
-        if boundary.where not in (SHIM, CHILD):
-            continue
         looks = boundary.call in LOOKING
         if every or looks:
             number += 1
@@ -168,22 +185,30 @@ def swaps(boundaries: tuple[Boundary, ...], *, every: bool) -> Iterator[tuple[Bo
                 yield boundary, kind
 
 
+def every_boundary(boundaries: tuple[Boundary, ...]) -> Sequence[Boundary]:
+    """Leave none out."""
+    return boundaries
+
+
 def try_exchanges(
-    scene: Scene, target: str, tracer: Tracer, host: Host, *, every: bool, back: int = 0
+    scene: Scene,
+    target: str,
+    tracer: Tracer,
+    host: Host,
+    *,
+    every: bool,
+    choose: Callable[[tuple[Boundary, ...]], Sequence[Boundary]] = every_boundary,
 ) -> list[str]:
-    """Exchange `target` at every boundary; return the findings."""
+    """Exchange `target` at every boundary that is chosen; return the findings."""
     caller = scene.bundle.caller
-    arguments = ["bundle", "run", "--bundle", str(scene.bundle.path), "--id", "exchanged"]
-    tracer.run(caller, arguments)
-    clean = tracer.run(caller, arguments, record=True)
-    assert (clean.status, clean.stderr) == (0, ""), clean
+    clean = scene.record(tracer)
     expected = mounts(clean.stdout, target)
     before, traps = host.snapshot(), read_traps(scene)
     found = []
-    for boundary, kind in swaps(clean.boundaries, every=every):
+    for boundary, kind in swaps(choose(clean.boundaries), every=every):
         place, twin = scene.lay(target, kind)
-        swap = Swap(boundary, place, twin, back)
-        outcome = tracer.run(caller, arguments, swap, limit_ms=LIMIT_MS)
+        swap = Swap(boundary, place, twin)
+        outcome = tracer.run(caller, scene.arguments, swap, limit_ms=LIMIT_MS, around=scene.around)
         if place.is_symlink() or place.is_fifo():
             exchange(place, twin)
         figures.COUNT["exchanges at a boundary"] += outcome.hit

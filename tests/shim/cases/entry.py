@@ -1,4 +1,4 @@
-"""Attacks 1 to 10 and 47 to 51: what the caller left in the process before it became the shim."""
+"""Attacks 1 to 10, 32, 49 and 51: what the caller left in the process before it became the shim."""
 
 import fcntl
 import os
@@ -20,18 +20,13 @@ from tests.shim.kernel import (
     MS_REMOUNT,
     attach,
     bind_over,
-    install_allow_all_filter,
     mount,
     prctl,
     private_mounts,
-    set_personality,
     unshare,
 )
 
 PR_SET_NO_NEW_PRIVS = 38
-PR_SET_TSC, PR_TSC_SIGSEGV = 26, 2
-PR_SET_TIMERSLACK = 29
-UNAME26 = 0x0020000
 NOT_ZERO = "argc is 1 at least since Linux 5.18, and an empty command line is a usage error in every build"
 
 
@@ -124,6 +119,29 @@ def signal_dispositions_are_the_default(run: Run) -> None:
 def umask_none() -> None:
     """The most open mask."""
     os.umask(0)
+
+
+def ignore_children() -> None:
+    """Let the kernel collect what ends: nobody hears how."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def statuses_without(run: Run) -> None:
+    """Nobody ignored anything: the same status."""
+    assert run("sh", "-c", "exit 7").status == 7
+
+
+@forced("4-signals", twin=statuses_without, label="children")
+def how_the_payload_ended_is_heard(run: Run) -> None:
+    """A caller who ignores SIGCHLD is told the payload's status all the same, past init and relay."""
+    for init in (False, True):
+        for terminal in (False, True):
+            bundle = run.bundle("sh", "-c", "exit 7")
+            bundle.config["annotations"] = {"dev.locald.init": "true"} if init else {}
+            bundle.process["terminal"] = terminal
+            assert run.shim.run(bundle, Call(finish=ignore_children)).status == 7, (init, terminal)
+    with run.shim.running(run.bundle(*READY), Call(finish=ignore_children)) as running:
+        assert int(running.status("SigIgn"), 16) == 0
 
 
 @forced("5-umask")
@@ -267,44 +285,6 @@ def errors_tell_nothing_new(run: Run) -> None:
         bundle.bind(secret, "/srv")
         told.append(run.shim.run(bundle).stderr.replace(name.encode(), b"NAME"))
     assert told[0] == told[1]
-
-
-@forced("48-filter")
-def a_filter_in_force_is_refused(run: Run) -> None:
-    """A seccomp filter that got there without no_new_privs could make a step of the shim seem to work."""
-    run.refused(run.bundle(), "caller.seccomp", Call(prepare=install_allow_all_filter))
-
-
-@forced("48-attributes")
-def attributes_do_not_survive(run: Run) -> None:
-    """The personality that the caller chose is not the shim's, nor the payload's."""
-
-    def finish() -> None:
-        set_personality(UNAME26)
-
-    assert not run("uname", "-r", call=Call(finish=finish)).text.startswith("2.6.")
-
-
-def slack_of_an_hour() -> None:
-    """Let every timer of this process be late."""
-    prctl(PR_SET_TIMERSLACK, 3600 * 10**9)
-
-
-@forced("48-attributes", label="slack")
-def timers_are_on_time_again(run: Run) -> None:
-    """The timer slack that the caller chose is neither the shim's nor the payload's."""
-    call = Call(finish=slack_of_an_hour)
-    assert run("cat", "/proc/self/timerslack_ns", call=call).lines() == ["50000"]
-
-
-@forced("48-attributes", label="time-stamps")
-def time_stamps_can_be_read_again(run: Run) -> None:
-    """Without the time stamp counter, which a caller may forbid, reading it kills."""
-
-    def finish() -> None:
-        prctl(PR_SET_TSC, PR_TSC_SIGSEGV)
-
-    assert run("probe", "stamp", call=Call(finish=finish)).status == 0
 
 
 @forced(

@@ -61,6 +61,10 @@ def make_table() -> str:
         lines.extend(_line(rule, says, where, case) for case in cases)
         if not cases:
             lines.append(f"| {rule} | {says} | {where} | none | | |")
+    numbers = {rule.split("-")[0] for rule in places}
+    known = {*places, *numbers}
+    unknown = sorted((case for case in CASES if case.rule not in known), key=lambda case: case.rule)
+    lines.extend(_line(case.rule, "There is no such verb.", "nowhere", case) for case in unknown)
     return "\n".join(lines) + "\n"
 
 

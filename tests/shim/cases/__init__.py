@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tests.shim.harness import MODES, Bundle, Call, Mode, Run
 
 # The modules that register cases.
-CHAPTERS = ("entry", "attributes", "bundle", "spec", "limits", "life", "verbs", "bind", "policy")
+CHAPTERS = ("entry", "attributes", "bundle", "spec", "mounts", "limits", "life", "verbs", "bind", "policy")
 Step = Callable[[Run], None]
 Change = Callable[[Run, Bundle], Call | None]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.shim.cases import forced
 from tests.shim.cases.policy import with_policy
 from tests.shim.harness import Call, Caller, Mode, Result, Run
-from tests.shim.kernel import CLONE_NEWNET, unshare
+from tests.shim.kernel import CLONE_NEWNET, CLONE_NEWUTS, unshare
 
 # `bind` knows no mode.
 ONCE: tuple[Mode, ...] = ("direct",)
@@ -254,7 +254,7 @@ def a_receiver_that_takes_nothing_is_told(run: Run) -> None:
         refused((run.shim.call(["bind", "--port", str(port)], run.caller, call), []), "bind.stdin", "failed")
 
 
-@forced("45-peer", modes=ONCE)
+@forced("45-peer", modes=ONCE, twin=both_kinds_of_pairs_serve)
 def nothing_is_sent_to_another_user(run: Run) -> None:
     """Not to root, whose pair it is, and not to a server of somebody else's to which the caller has connected."""
     port = free_port()
@@ -271,7 +271,23 @@ def nothing_is_sent_to_another_user(run: Run) -> None:
     path.unlink()
 
 
-@forced("45-network", modes=ONCE)
+def other_namespaces_are_no_matter(run: Run) -> None:
+    """Mounts and a host name of its own: the network is the host's."""
+    port = free_port()
+    base = with_policy(run, ports(port))
+
+    def prepare() -> None:
+        unshare(CLONE_NEWUTS)
+        assert base.prepare is not None
+        base.prepare()
+
+    result, received = ask(run, port, call=replace(base, prepare=prepare))
+    for descriptor in received:
+        os.close(descriptor)
+    assert (result.status, len(received)) == (0, 1), result
+
+
+@forced("45-network", modes=ONCE, twin=other_namespaces_are_no_matter)
 def another_network_is_refused(run: Run) -> None:
     """The policy's ports are the host's: in a network that somebody put the caller into they mean nothing."""
     port = free_port()
@@ -303,7 +319,7 @@ def cannot_bind(port: int, address: str = EVERYWHERE, *options: int) -> None:
         assert fault == errno.EADDRINUSE, f"{address}:{port}"
 
 
-@forced("45-owner", modes=ONCE)
+@forced("45-owner", modes=ONCE, twin=a_listed_port_is_given)
 def the_socket_is_the_callers(run: Run) -> None:
     """His in every table, and so no partner of root's for a shared port, whatever he sets on it afterwards."""
     port = free_port()

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import signal
+import stat
 from pathlib import Path
 
 from tests.shim.cases import forced, refusal
@@ -14,7 +15,18 @@ MIB = 1 << 20
 F_SETLEASE = 1024
 
 
-@forced("11")
+def bundle_through_an_ordinary_link(run: Run) -> None:
+    """A link of the caller's leads where it says, and so do dots."""
+    bundle = run.bundle("true")
+    bundle.write()
+    link = run.workshop.directory(run.caller) / "link"
+    link.symlink_to(bundle.path)
+    for name in (str(link), f"{bundle.path}/rootfs/.."):
+        result = run.shim.call(["bundle", "run", "--bundle", name, "--id", "plain"], run.caller)
+        assert result.status == 0, result
+
+
+@forced("11", twin=bundle_through_an_ordinary_link)
 def bundle_through_a_magic_link(run: Run) -> None:
     """Links below /proc lead where no path leads: they are not followed."""
     bundle = run.bundle()
@@ -42,7 +54,21 @@ def fifo(_run: Run, bundle: Bundle) -> None:
 refusal("12-type", "bundle.config", fifo, label="fifo")
 
 
-@forced("12-type", unbreakable="O_NOFOLLOW is in every open of config.json", label="link")
+def config_has_a_second_name(run: Run) -> None:
+    """A hard link is the file itself."""
+    bundle = run.bundle("true")
+    bundle.write()
+    os.link(bundle.path / "config.json", bundle.path / "second.json")
+    result = run.shim.call(run.shim.arguments(bundle, Call()), run.caller)
+    assert result.status == 0, result
+
+
+@forced(
+    "12-type",
+    twin=config_has_a_second_name,
+    unbreakable="O_NOFOLLOW is in every open of config.json",
+    label="link",
+)
 def config_is_a_link(run: Run) -> None:
     """A link in the place of config.json is not followed, not even to a good one."""
     bundle = run.bundle()
@@ -118,7 +144,17 @@ def rootfs_is_opened_once(run: Run) -> None:
     assert opens(run, "rootfs") == 1
 
 
-@forced("16")
+def missing_targets_are_made(run: Run) -> None:
+    """An image without /dev, /proc and /sys gets them, as the caller's."""
+    bundle = run.bundle("true")
+    for name in ("dev", "proc", "sys"):
+        (bundle.rootfs / name).rmdir()
+    assert run.shim.run(bundle).status == 0
+    for name in ("dev", "proc", "sys"):
+        assert (bundle.rootfs / name).lstat().st_uid == run.caller.uid
+
+
+@forced("16", twin=missing_targets_are_made)
 def targets_are_resolved_inside(run: Run) -> None:
     """rootfs/dev is a link to a directory outside: nothing appears there, and the run is refused."""
     bundle = run.bundle()
@@ -129,14 +165,30 @@ def targets_are_resolved_inside(run: Run) -> None:
     assert list(outside.iterdir()) == []
 
 
-@forced("17")
+def words_are_ids(run: Run) -> None:
+    """The shortest, the longest, and each kind of character."""
+    for name in ("a", "9", "0a.b_c-d", "a-", "x" * 64):
+        result = run("true", call=Call(id=name))
+        assert result.status == 0, (name, result)
+
+
+@forced("17", twin=words_are_ids)
 def ids_are_plain_words(run: Run) -> None:
     """An id is a file name of the state directory, and can be nothing else."""
     for name in ("../x", "", "-a", ".a", "a/b", "A", "x" * 65, "x" * 300, "a\n", "\udcff"):
         run.refused(run.bundle(), "id.invalid", Call(id=name))
 
 
-@forced("40-state")
+def the_state_directory_is_roots_and_stays(run: Run) -> None:
+    """Made at a first call, used again at the next."""
+    own = Path(f"/run/locald-shim/{run.caller.uid}")
+    for _ in range(2):
+        assert run("true").status == 0
+        status = own.stat()
+        assert (status.st_uid, stat.S_IMODE(status.st_mode), os.listdir(own)) == (0, 0o700, [])
+
+
+@forced("40-state", twin=the_state_directory_is_roots_and_stays)
 def a_state_directory_of_somebody_else_is_not_used(run: Run) -> None:
     """Where the caller got hold of the name first, the shim does not write there."""
     own = Path(f"/run/locald-shim/{run.caller.uid}")
@@ -154,7 +206,20 @@ def a_state_directory_of_somebody_else_is_not_used(run: Run) -> None:
         own.rmdir()
 
 
-@forced("50")
+def a_lease_for_reading_is_no_matter(run: Run) -> None:
+    """Its holder only wants to hear of a writer."""
+    bundle = run.bundle("true")
+    bundle.write()
+    descriptor = os.open(bundle.path / "config.json", os.O_RDONLY)
+    try:
+        fcntl.fcntl(descriptor, F_SETLEASE, fcntl.F_RDLCK)
+        result = run.shim.call(run.shim.arguments(bundle, Call()), run.caller, Call(limit_s=3))
+        assert result.status == 0, result
+    finally:
+        os.close(descriptor)
+
+
+@forced("50", twin=a_lease_for_reading_is_no_matter)
 def a_lease_blocks_nobody(run: Run) -> None:
     """A write lease on config.json makes an opener wait for the holder; the shim does not wait."""
     bundle = run.bundle()

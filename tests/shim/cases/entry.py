@@ -1,11 +1,13 @@
 """Attacks 1 to 10, 32, 49 and 51: what the caller left in the process before it became the shim."""
 
 import fcntl
+import json
 import os
 import pty
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import termios
 from pathlib import Path
@@ -48,7 +50,17 @@ def environment_is_the_configs(run: Run) -> None:
             assert b"LD_PRELOAD" not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
-@forced("3-stdio")
+def open_streams_arrive(run: Run) -> None:
+    """What the caller has there is what the payload reads and writes."""
+    reader, writer = os.pipe()
+    os.write(writer, b"asked\n")
+    os.close(writer)
+    result = run("sh", "-c", "cat; echo told >&2", call=Call(stdin=reader))
+    os.close(reader)
+    assert (result.status, result.stdout, result.stderr) == (0, b"asked\n", b"told\n")
+
+
+@forced("3-stdio", twin=open_streams_arrive)
 def closed_streams_become_null(run: Run) -> None:
     """With 0 to 2 closed, no descriptor of the shim takes their place."""
     bundle = run.bundle("sh", "-c", "ls -l /proc/$$/fd >/out/fds; true")
@@ -64,7 +76,19 @@ def closed_streams_become_null(run: Run) -> None:
     assert " 2 -> /dev/null" in text, text
 
 
-@forced("3-close")
+def a_status_descriptor_tells(run: Run) -> None:
+    """The one that was asked for stays open until the end, be it a pipe or a socket."""
+    for ours, theirs in (os.pipe(), [each.detach() for each in socket.socketpair()]):
+        call = Call(pass_fds=(theirs,), extra=("--status-fd", str(theirs)))
+        assert run("sh", "-c", "exit 3", call=call).status == 3
+        os.close(theirs)
+        with os.fdopen(ours, "rb") as stream:
+            events = [json.loads(line) for line in stream]
+        assert [event["event"] for event in events] == ["started", "exited"]
+        assert events[1]["status"] == 3
+
+
+@forced("3-close", twin=a_status_descriptor_tells)
 def stray_descriptors_are_closed(run: Run) -> None:
     """A descriptor that nobody asked for is closed in the shim too, not only in the payload."""
     reader, writer = os.pipe()
@@ -144,14 +168,35 @@ def how_the_payload_ended_is_heard(run: Run) -> None:
         assert int(running.status("SigIgn"), 16) == 0
 
 
-@forced("5-umask")
+def the_config_has_the_mask(run: Run) -> None:
+    """What it says is the payload's, whatever the caller's is."""
+    bundle = run.bundle("grep", "^Umask", "/proc/self/status")
+    bundle.process["user"]["umask"] = 0o027
+    assert run.shim.run(bundle, Call(finish=umask_none)).lines() == ["Umask:\t0027"]
+
+
+@forced("5-umask", twin=the_config_has_the_mask)
 def the_shim_has_its_own_umask(run: Run) -> None:
     """What root makes is not open to all because the caller wished so."""
     with run.shim.running(run.bundle(*READY), Call(finish=umask_none)) as running:
         assert running.status("Umask") == "0077"
 
 
-@forced("5-cwd")
+def a_bundle_is_found_from_there(run: Run) -> None:
+    """A relative path is the caller's, from where he stands."""
+    bundle = run.bundle("true")
+    bundle.write()
+
+    def finish() -> None:
+        os.chdir(bundle.path / "rootfs")
+
+    for path in ("..", f"../../{bundle.path.name}"):
+        arguments = ["bundle", "run", "--bundle", path, "--id", "relative"]
+        result = run.shim.call(arguments, run.caller, Call(finish=finish))
+        assert result.status == 0, result
+
+
+@forced("5-cwd", twin=a_bundle_is_found_from_there)
 def the_shim_stands_at_the_root(run: Run) -> None:
     """The caller's working directory is left."""
 
@@ -189,7 +234,20 @@ def the_shims_file_cannot_be_reached(run: Run) -> None:
     assert "locald-shim" not in text, text
 
 
-@forced("8-link")
+def a_link_that_is_gone_is_no_matter(run: Run) -> None:
+    """Nor is one that leads there by name."""
+    second = run.shim.path.with_name("second-name")
+    os.link(run.shim.path, second)
+    second.unlink()
+    assert run("true").status == 0
+    second.symlink_to(run.shim.path)
+    try:
+        assert run("true", call=Call(executable=second)).status == 0
+    finally:
+        second.unlink()
+
+
+@forced("8-link", twin=a_link_that_is_gone_is_no_matter)
 def a_linked_shim_refuses(run: Run) -> None:
     """An old copy that somebody keeps by a hard link is of no use."""
     second = run.shim.path.with_name("second-name")
@@ -224,7 +282,19 @@ def root_is_refused(run: Run) -> None:
     run.refused(run.bundle(), "caller.root", Call(as_root=True))
 
 
-@forced("9-privilege")
+def restrictions_elsewhere_are_no_matter(run: Run) -> None:
+    """The bundle lies on a mount that is nosuid, nodev and noexec: nothing of it needs more but the payload."""
+    bundle = run.bundle("true")
+
+    def prepare() -> None:
+        private_mounts()
+        mount(str(bundle.path), bundle.path, "", MS_BIND)
+        mount("none", bundle.path, "", MS_REMOUNT | MS_BIND | MS_NOSUID)
+
+    assert run.shim.run(bundle, Call(prepare=prepare)).status == 0
+
+
+@forced("9-privilege", twin=restrictions_elsewhere_are_no_matter)
 def no_new_privs_is_refused(run: Run) -> None:
     """The reason is told, instead of a failure somewhere later."""
 
@@ -240,7 +310,17 @@ def no_new_privs_is_refused(run: Run) -> None:
     run.refused(run.bundle(), "shim.not-setuid", Call(prepare=nosuid))
 
 
-@forced("9-userns")
+def namespaces_of_roots_making_are_no_matter(run: Run) -> None:
+    """A service manager gives mounts and a host name of its own to what it starts: that is the host still."""
+
+    def prepare() -> None:
+        private_mounts()
+        unshare(CLONE_NEWUTS)
+
+    assert run("true", call=Call(prepare=prepare)).status == 0
+
+
+@forced("9-userns", twin=namespaces_of_roots_making_are_no_matter)
 def a_namespace_of_the_callers_own_is_refused(run: Run) -> None:
     """A setuid copy inside the caller's user namespace is root there, and only there: it does nothing."""
     copy = run.shim.path.with_name(f"copy-{run.caller.uid}")

@@ -39,7 +39,15 @@ def killing_the_shim_at_any_instant_leaves_nothing(run: Run) -> None:
     assert run("true").status == 0
 
 
-@forced("40-quota")
+def as_many_as_are_allowed_run(run: Run) -> None:
+    """The last one of them too, and another when that has ended."""
+    two = policy(run, f"version = 1\nallow-user = {run.caller.uid}\nmax-containers = 2\n")
+    with run.shim.running(run.bundle(*READY), two):
+        for _ in range(2):
+            assert run("true", call=two).status == 0
+
+
+@forced("40-quota", twin=as_many_as_are_allowed_run)
 def containers_are_counted(run: Run) -> None:
     """One caller cannot fill root's state directory."""
     few = policy(run, f"version = 1\nallow-user = {run.caller.uid}\nmax-containers = 1\n")
@@ -98,7 +106,22 @@ def a_payload_that_wants_to_outlive_its_supervisor(run: Run) -> None:
             end(running.process, below)
 
 
-@forced("44")
+def cleanup_removes_all_that_is_his(run: Run) -> None:
+    """Trees without permissions, links by their name, files that are there twice."""
+    bundle = run.bundle("true")
+    canary = run.workshop.directory(run.caller)
+    deep = bundle.mkdir("rootfs/deep/er", 0o700)
+    (deep / "file").write_text("x")
+    for path in (deep / "file", bundle.rootfs / "deep"):
+        os.chown(path, run.caller.uid, run.caller.gid)
+    deep.chmod(0)
+    (bundle.rootfs / "link").symlink_to(canary)
+    result = run.shim.call(["cleanup", "--bundle", str(bundle.path)], run.caller)
+    assert (result.status, os.listdir(bundle.rootfs)) == (0, []), result
+    assert canary.is_dir()
+
+
+@forced("44", twin=cleanup_removes_all_that_is_his)
 def cleanup_stays_beneath(run: Run) -> None:
     """Removing a rootfs follows no link and enters no mount."""
     bundle = run.bundle("true")
@@ -116,7 +139,12 @@ def cleanup_stays_beneath(run: Run) -> None:
     assert (canary / "file").exists()
 
 
-@forced("44", unbreakable="the same descent, with names that lead out", label="swapped")
+@forced(
+    "44",
+    twin=cleanup_removes_all_that_is_his,
+    unbreakable="the same descent, with names that lead out",
+    label="swapped",
+)
 def cleanup_of_a_linked_rootfs(run: Run) -> None:
     """A rootfs that is a link is not entered."""
     bundle = run.bundle("true")

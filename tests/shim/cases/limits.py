@@ -89,7 +89,14 @@ def in_own_subtree(check: Check) -> Callable[[Run], None]:
     return step
 
 
-@forced("29-owner")
+@in_own_subtree
+def a_delegated_cgroup_will_do(run: Run, place: Place) -> None:
+    """Where it is the caller's and has the controller, he has his limits, and nothing is left of them."""
+    assert run.shim.run(limited(run, "true"), place.call()).status == 0
+    assert place.leaves() == []
+
+
+@forced("29-owner", twin=a_delegated_cgroup_will_do)
 def a_leaf_needs_an_ancestor_of_the_callers(run: Run) -> None:
     """That everybody may write to a cgroup does not make it the caller's."""
     with delegated(run, to_caller=False) as place:
@@ -107,7 +114,7 @@ def in_the_root_there_is_no_place(run: Run) -> None:
     run.refused(limited(run, "true"), "resources.delegation", Call(prepare=prepare))
 
 
-@forced("29-controller")
+@forced("29-controller", twin=a_delegated_cgroup_will_do)
 def a_limit_without_its_controller_is_refused(run: Run) -> None:
     """Nothing runs without the limit that was asked for."""
     with delegated(run, controllers=False) as place:
@@ -128,7 +135,7 @@ def the_leaf_is_the_callers(run: Run, place: Place) -> None:
         assert members == set(running.descendants())
 
 
-@forced("29-caller", label="partly")
+@forced("29-caller", twin=a_delegated_cgroup_will_do, label="partly")
 @in_own_subtree
 def who_may_not_move_processes_gets_no_leaf(run: Run, place: Place) -> None:
     """A directory of the caller's whose cgroup.procs is root's was not delegated to him."""

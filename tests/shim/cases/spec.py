@@ -1,4 +1,4 @@
-"""Attacks 18 to 39, 47 and 53: what a runtime config may not ask for, and what it gets whatever it asks."""
+"""Attacks 18 to 39: what a runtime config may not ask for, and what it gets whatever it asks."""
 
 import os
 from collections.abc import Callable
@@ -6,24 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.shim.cases import forced, refusal
-from tests.shim.cases.entry import traced
+from tests.shim.cases.entry import a_status_descriptor_tells, open_streams_arrive, traced
 from tests.shim.harness import Bundle, Call, Run
 from tests.shim.kernel import (
-    CLONE_NEWNET,
-    MS_BIND,
-    MS_NOEXEC,
-    MS_RDONLY,
-    MS_REMOUNT,
-    MS_UNBINDABLE,
     bind_over,
-    mount,
-    private_mounts,
-    rename_interface,
-    unshare,
 )
 
 EPERM = 1
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+TCGETS, TIOCGPGRP, TIOCGWINSZ = 0x5401, 0x540F, 0x5413
+NET_BIND_SERVICE = 1 << 10
 HOOK = {"prestart": [{"path": "/bin/true"}]}
 DEVICE = {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}
 RANGES = 400
@@ -210,7 +202,15 @@ refusal(
 )
 
 
-@forced("28-name", modes=("mapped",))
+def a_name_of_letters_owns_its_ranges(run: Run) -> None:
+    """Those of /etc/subuid, beside the caller himself."""
+    lines = run(
+        "cat", "/proc/self/uid_map", call=table(run, "subuid", f"{run.caller.name}:800000:100\n")
+    ).lines()
+    assert [line.split() for line in lines] == [["0", str(run.caller.uid), "1"], ["1", "800000", "100"]]
+
+
+@forced("28-name", modes=("mapped",), twin=a_name_of_letters_owns_its_ranges)
 def a_name_of_digits_owns_no_ranges(run: Run) -> None:
     """A login name that looks like somebody else's uid does not give his ranges."""
     passwd = Path("/etc/passwd").read_text().replace(f"{run.caller.name}:", "31337:")
@@ -233,71 +233,7 @@ def a_name_of_digits_owns_no_ranges(run: Run) -> None:
     assert [line.split() for line in lines] == [["0", str(run.caller.uid), "1"]]
 
 
-@forced("21")
-def bind_sources_are_the_callers(run: Run) -> None:
-    """What the caller cannot reach cannot be bound."""
-    secret = run.workshop.root / f"secret-{os.getpid()}"
-    secret.mkdir(mode=0o700, exist_ok=True)
-    (secret / "inside").mkdir(exist_ok=True)
-    bundle = run.bundle("true")
-    bundle.bind(secret / "inside", "/srv")
-    run.refused(bundle, "mount.source")
-
-
-@forced("22")
-def what_a_mount_hides_stays_hidden(run: Run) -> None:
-    """A bind shows the mounts below its source too."""
-    tree = run.workshop.directory(run.caller)
-    (tree / "covered").mkdir()
-    (tree / "covered" / "hidden").write_text("x")
-
-    def prepare() -> None:
-        private_mounts()
-        mount("tmpfs", tree / "covered", "tmpfs")
-
-    bundle = run.bundle("ls", "/srv/covered")
-    bundle.bind(tree, "/srv")
-    assert run.shim.run(bundle, Call(prepare=prepare)).lines() == []
-
-
-@forced("22", label="unbindable")
-def an_unbindable_mount_is_not_left_out(run: Run) -> None:
-    """A recursive bind leaves it out, and would show what it hides: refused, by its code."""
-    tree = run.workshop.directory(run.caller)
-    hidden = tree / "below"
-    hidden.mkdir()
-
-    def prepare() -> None:
-        private_mounts()
-        mount("tmpfs", hidden, "tmpfs")
-        mount("none", hidden, "", MS_UNBINDABLE)
-
-    bundle = run.bundle()
-    bundle.bind(tree, "/srv")
-    run.refused(bundle, "mount.unbindable", Call(prepare=prepare))
-
-
-@forced("23-resolve")
-def destinations_follow_no_link(run: Run) -> None:
-    """A link on the way to a destination is refused, even one that stays inside."""
-    bundle = run.bundle("true")
-    (bundle.rootfs / "link").symlink_to("/srv")
-    (bundle.rootfs / "srv" / "x").mkdir()
-    bundle.bind(bundle.mkdir("source"), "/link/x")
-    run.refused(bundle, "mount.target")
-
-
-@forced("24-fstype")
-def kernel_file_systems_cannot_be_bound(run: Run) -> None:
-    """The host's proc, sysfs and cgroup would show and steer more than the container's."""
-    for source in ("/proc", "/sys/kernel", "/sys/fs/cgroup/unified", "/dev/pts"):
-        if Path(source).exists():
-            bundle = run.bundle("true")
-            bundle.bind(Path(source), "/srv")
-            run.refused(bundle, "mount.source")
-
-
-@forced("32-number")
+@forced("32-number", twin=a_status_descriptor_tells)
 def status_is_no_standard_stream(run: Run) -> None:
     """Nobody can let the shim write status lines into a stream that belongs to the payload."""
     for number in ("0", "2", "-1", "3x", "99999999999"):
@@ -305,7 +241,7 @@ def status_is_no_standard_stream(run: Run) -> None:
         assert result.status in (2, 125), (number, result)
 
 
-@forced("32-type")
+@forced("32-type", twin=a_status_descriptor_tells)
 def status_is_a_pipe_or_socket(run: Run) -> None:
     """A file, which might be one of root's, is not written to."""
     path = run.workshop.directory(run.caller) / "status"
@@ -318,7 +254,15 @@ def status_is_a_pipe_or_socket(run: Run) -> None:
         os.close(descriptor)
 
 
-@forced("32-ioctl")
+def other_requests_reach_the_terminal(run: Run) -> None:
+    """Its modes, its size, its foreground group."""
+    for request in (TCGETS, TIOCGWINSZ, TIOCGPGRP):
+        bundle = run.bundle("probe", "ioctl", str(request))
+        bundle.process["terminal"] = True
+        assert run.shim.run(bundle).lines() == ["0"], request
+
+
+@forced("32-ioctl", twin=other_requests_reach_the_terminal)
 def terminals_cannot_be_typed_into(run: Run) -> None:
     """TIOCSTI and TIOCLINUX are denied before any terminal sees them (CVE-2017-5226, CVE-2023-1523)."""
     for request in (TIOCSTI, TIOCLINUX, TIOCSTI | 1 << 32):
@@ -341,7 +285,16 @@ ALL_CAPABILITIES = [
 ALLOWED = {"mapped": 1 << 0 | 1 << 5 | 1 << 7, "direct": 0}
 
 
-@forced("34-capabilities")
+def capabilities_that_are_allowed_are_given(run: Run) -> None:
+    """Those and no more in mapped mode; in direct mode there is none to give, and the payload runs."""
+    bundle = run.bundle("grep", "^Cap[PEB]", "/proc/self/status")
+    sets = ("bounding", "effective", "permitted")
+    bundle.process["capabilities"] = {each: ["CAP_NET_BIND_SERVICE"] for each in sets}
+    held = NET_BIND_SERVICE if run.mode == "mapped" else 0
+    assert [int(line.split()[1], 16) for line in run.shim.run(bundle).lines()] == [held] * 3
+
+
+@forced("34-capabilities", twin=capabilities_that_are_allowed_are_given)
 def capabilities_are_a_subset(run: Run) -> None:
     """Of what is asked, only the allowed ones in mapped mode, none at all in direct mode."""
     bundle = run.bundle("grep", "^Cap", "/proc/self/status")
@@ -351,7 +304,16 @@ def capabilities_are_a_subset(run: Run) -> None:
         assert int(line.split()[1], 16) == ALLOWED[run.mode], line
 
 
-@forced("34-nnp")
+def a_setuid_program_runs_as_any_other(run: Run) -> None:
+    """The bit is without effect, not the program."""
+    bundle = run.bundle("/bin/busybox.own", "id", "-u")
+    own = bundle.rootfs / "bin" / "busybox.own"
+    own.write_bytes((bundle.rootfs / "bin" / "busybox").read_bytes())
+    own.chmod(0o6755)
+    assert run.shim.run(bundle).lines() == [str(bundle.process["user"]["uid"])]
+
+
+@forced("34-nnp", twin=a_setuid_program_runs_as_any_other)
 def no_new_privileges_always(run: Run) -> None:
     """Set even where the spec says false: a setuid file in a root that the caller made gains nothing."""
     bundle = run.bundle("grep", "^NoNewPrivs", "/proc/self/status")
@@ -359,29 +321,7 @@ def no_new_privileges_always(run: Run) -> None:
     assert run.shim.run(bundle).lines() == ["NoNewPrivs:\t1"]
 
 
-@forced("36")
-def propagation_is_private(run: Run) -> None:
-    """Nothing mounted inside appears outside, whatever rootfsPropagation says."""
-    bundle = run.bundle("cat", "/proc/self/mountinfo")
-    bundle.linux["rootfsPropagation"] = "shared"
-    bundle.bind(bundle.mkdir("source"), "/srv")
-    text = run.shim.run(bundle).text
-    assert text
-    assert not {"shared:", "master:", "propagate_from:"} & {word.split(":")[0] + ":" for word in text.split()}
-
-
-@forced("37-masks")
-def kernel_paths_are_masked(run: Run) -> None:
-    """What tells or changes the kernel is masked or read-only, though the spec names none of it."""
-    script = "cat /proc/kcore /proc/keys /proc/timer_list 2>/dev/null | wc -c; echo 1 >/proc/sysrq-trigger"
-    result = run("sh", "-c", f"{script} 2>/dev/null && echo written; true")
-    assert result.lines() == ["0"]
-    points = {line.split()[4]: line.split()[5] for line in run("cat", "/proc/self/mountinfo").lines()}
-    assert points["/proc/sys"].split(",")[0] == "ro"
-    assert "/proc/keys" in points
-
-
-@forced("38-close")
+@forced("38-close", twin=open_streams_arrive)
 def no_descriptor_of_the_host_inside(run: Run) -> None:
     """The payload has 0, 1, 2, and nothing that leads back (CVE-2024-21626)."""
     assert run("sh", "-c", "ls /proc/self/fd | tr '\\n' ' '").lines() == ["0 1 2 3 "]
@@ -395,52 +335,3 @@ def nothing_is_looked_up_inside(run: Run) -> None:
     # The supervisor, outside, opens the tables of the map meanwhile.
     opened = [line for line in inside.splitlines() if b"open" in line and b'"/proc/' not in line]
     assert opened == []
-
-
-@forced("47")
-def over_mounts_are_reproduced(run: Run) -> None:
-    """What the host hides below /proc or /sys is hidden inside too."""
-
-    def prepare() -> None:
-        private_mounts()
-        mount("/dev/null", "/proc/version", "", MS_BIND)
-        mount("tmpfs", "/sys/kernel/mm", "tmpfs")
-
-    result = run("sh", "-c", "wc -c </proc/version; ls /sys/kernel/mm | wc -l", call=Call(prepare=prepare))
-    assert result.lines() == ["0", "0"]
-
-
-@forced("47", label="bytes")
-def over_mounts_with_any_name_are_reproduced(run: Run) -> None:
-    """A name that is not UTF-8 is one too: that of a network interface, below /proc/sys."""
-
-    def prepare() -> None:
-        unshare(CLONE_NEWNET)
-        rename_interface(b"lo", b"\xffx")
-        private_mounts()
-        mount("/dev/null", os.fsdecode(b"/proc/sys/net/ipv4/conf/\xffx/forwarding"), "", MS_BIND)
-
-    result = run(
-        "sh", "-c", "cat /proc/sys/net/ipv4/conf/*x/forwarding; echo read", call=Call(prepare=prepare)
-    )
-    assert result.lines() == ["read"]
-
-
-@forced("53")
-def flags_of_the_source_stay(run: Run) -> None:
-    """`rw` in the options of a bind does not lift the host's read-only, nor its noexec."""
-    tree = run.workshop.directory(run.caller)
-
-    def prepare() -> None:
-        private_mounts()
-        mount(str(tree), tree, "", MS_BIND)
-        mount("none", tree, "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOEXEC)
-
-    bundle = run.bundle(
-        "sh", "-c", "touch /srv/x 2>/dev/null && echo written; grep ' /srv ' /proc/self/mountinfo"
-    )
-    bundle.bind(tree, "/srv", "rw")
-    lines = run.shim.run(bundle, Call(prepare=prepare)).lines()
-    assert len(lines) == 1, lines
-    line = lines[0]
-    assert {"ro", "noexec", "nosuid", "nodev"} <= set(line.split()[5].split(","))

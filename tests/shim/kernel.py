@@ -51,11 +51,13 @@ def private_mounts() -> None:
     mount("none", "/", "", MS_REC | MS_PRIVATE)
 
 
-def prctl(option: int, *arguments: int) -> None:
-    """Change an attribute of this process."""
+def prctl(option: int, *arguments: int) -> int:
+    """Change an attribute of this process, or ask for one that is returned."""
     padded = [*arguments, 0, 0, 0, 0][:4]
-    if _libc.prctl(option, *(ctypes.c_ulong(argument) for argument in padded)) != 0:
+    result: int = _libc.prctl(option, *(ctypes.c_ulong(argument) for argument in padded))
+    if result < 0:
         raise OSError(ctypes.get_errno(), f"prctl({option})")
+    return result
 
 
 def bind_over(content: str | bytes, target: str, holder: Path) -> Callable[[], None]:

@@ -177,8 +177,8 @@ static int stop_in_call(pid_t pid, struct user_regs_struct *registers) {
 }
 
 /*
- * ask PID OPTION: lets that process call prctl(OPTION, the address of an int); what it returned and the int. No file
- * below /proc tells such attributes. A call that it slept in is made again.
+ * ask PID OPTION [word]: lets that process call prctl(OPTION), with `word` with the address of an int; what it returned
+ * and the int. No file below /proc tells such attributes. A call that it slept in is made again.
  */
 static int do_ask(char **argv) {
     enum { BELOW_RED_ZONE = 512 };
@@ -191,7 +191,7 @@ static int do_ask(char **argv) {
     asking.rip -= 2;
     asking.rax = SYS_prctl;
     asking.rdi = strtoul(argv[1], NULL, 0);
-    asking.rsi = place;
+    asking.rsi = argv[2] ? place : 0;
     asking.rdx = asking.r10 = asking.r8 = 0;
     failed = failed || ptrace(PTRACE_POKEDATA, pid, place, 0) || ptrace(PTRACE_SETREGS, pid, 0, &asking);
     failed = failed || ptrace(PTRACE_SINGLESTEP, pid, 0, 0) || waitpid(pid, &status, __WALL) != pid;

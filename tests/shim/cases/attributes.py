@@ -5,15 +5,17 @@ What no file below /proc tells is asked of the process itself (`probe ask`).
 
 import signal
 import subprocess
+from errno import EINVAL
 
 from tests.shim.cases import forced
-from tests.shim.harness import READY, Call, Run
+from tests.shim.harness import READY, Call, Run, run_in_child
 from tests.shim.kernel import install_allow_all_filter, prctl, set_personality
 
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2
 PR_SET_TSC, PR_TSC_SIGSEGV = 26, 2
 PR_SET_TIMERSLACK = 29
 PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37
+PR_SET_MDWE, PR_GET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 66, 1
 UNAME26 = 0x0020000
 
 
@@ -56,11 +58,11 @@ def time_stamps_can_be_read_again(run: Run) -> None:
 
 
 def ask(run: Run, pid: int, option: int) -> tuple[int, int]:
-    """Return what prctl(2) gives, and writes, when that process calls it with `option`."""
+    """Return what prctl(2) gives, and writes where it writes, when that process calls it with `option`."""
     probe = run.bundle().rootfs / "bin" / "probe"
-    done = subprocess.run(
-        [probe, "ask", str(pid), str(option)], stdout=subprocess.PIPE, timeout=10, check=True
-    )
+    words = [] if option == PR_GET_MDWE else ["word"]
+    command = [str(probe), "ask", str(pid), str(option), *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=10, check=True)
     result, word = done.stdout.split()
     return int(result), int(word)
 
@@ -99,3 +101,52 @@ def the_callers_parent_is_nobodys(run: Run) -> None:
         assert ask(run, running.pid, PR_GET_PDEATHSIG) == (0, 0)
         for pid in running.descendants():
             assert ask(run, pid, PR_GET_PDEATHSIG) == (0, signal.SIGKILL)
+
+
+def deny_new_code() -> int:
+    """Deny memory that was not executable to become so; what the kernel says of that, -EINVAL before Linux 6.3."""
+    try:
+        prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN)
+        return prctl(PR_GET_MDWE)
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        return -EINVAL
+
+
+def deny_it() -> None:
+    """Deny it, in the caller's process."""
+    deny_new_code()
+
+
+def code_is_the_payloads_own_matter(run: Run) -> None:
+    """Where nobody denied it, nothing of the container has it."""
+    known = int(run_in_child(lambda: str(deny_new_code())))
+    with run.shim.running(run.bundle(*READY)) as running:
+        for pid in (running.pid, *running.descendants()):
+            assert ask(run, pid, PR_GET_MDWE)[0] == min(known, 0)
+
+
+@forced(
+    "48-attributes",
+    twin=code_is_the_payloads_own_matter,
+    label="new-code",
+    unbreakable="the kernel lets nobody take it back: decision 58",
+)
+def the_callers_denial_of_new_code_stays(run: Run) -> None:
+    """PR_SET_MDWE of the caller's holds for all that he starts, and takes nothing from the shim, in any setting."""
+    known = int(run_in_child(lambda: str(deny_new_code())))
+    bundle = run.bundle(*READY)
+    bundle.config["annotations"] = {"dev.locald.init": "true"}
+    with run.shim.running(bundle, Call(finish=deny_it)) as running:
+        below = running.descendants()
+        assert len(below) > 1, below
+        for pid in (running.pid, *below):
+            assert ask(run, pid, PR_GET_MDWE)[0] == known
+    bundle = run.bundle("sh", "-c", "exit 7")
+    bundle.process["terminal"] = True
+    bundle.config["root"]["readonly"] = True
+    bundle.bind(bundle.mkdir("source"), "/srv")
+    assert run.shim.run(bundle, Call(finish=deny_it)).status == 7
+    words = ["cleanup", "--bundle", str(bundle.path)]
+    assert run.shim.call(words, run.caller, Call(finish=deny_it)).status == 0

@@ -29,6 +29,7 @@ from tests.shim.kernel import (
 )
 
 PR_SET_NO_NEW_PRIVS = 38
+NAMES = {"HOME": "/of/the/caller", "USER": "caller", "LOGNAME": "caller", "SHELL": "/of/the/caller/sh"}
 NOT_ZERO = "argc is 1 at least since Linux 5.18, and an empty command line is a usage error in every build"
 
 
@@ -48,6 +49,24 @@ def environment_is_the_configs(run: Run) -> None:
     with run.shim.running(run.bundle(*READY), Call(env=hostile)) as running:
         for pid in running.descendants():
             assert b"LD_PRELOAD" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def names_of_the_config(run: Run) -> None:
+    """What the config says of them is what the payload has."""
+    bundle = run.bundle("env")
+    bundle.process["env"] = ["PATH=/bin", "HOME=/of/the/config", "USER=configured"]
+    lines = run.shim.run(bundle, Call(env=NAMES)).lines()
+    assert lines == ["PATH=/bin", "HOME=/of/the/config", "USER=configured"]
+
+
+@forced("2", twin=names_of_the_config, label="home")
+def nobody_else_says_who_the_payload_is(run: Run) -> None:
+    """HOME and USER are neither the caller's nor those of a table in the root file system: the config has none."""
+    bundle = run.bundle("env")
+    (bundle.rootfs / "etc" / "passwd").write_text(
+        f"image:x:0:0::/of/the/image:/bin/sh\nhim:x:{run.caller.uid}:0::/of/his:\n"
+    )
+    assert run.shim.run(bundle, Call(env=NAMES)).lines() == ["PATH=/bin"]
 
 
 def open_streams_arrive(run: Run) -> None:

@@ -257,3 +257,13 @@ fn the_init_annotation_is_true_or_false() {
         assert_eq!(init(value).unwrap_err().code, "config.annotation", "{value}");
     }
 }
+
+#[test]
+fn the_callers_bytes_are_quoted_and_short() {
+    // An escape sequence must not reach a terminal, nor a new line begin in a log.
+    let error = config("1.2.0", r"\u001b[31m\n").unwrap_err();
+    assert_eq!(error.why, br#"ociVersion is "\u{1b}[31m\n""#);
+    let error = config("1.2.0", &"9".repeat(65)).unwrap_err();
+    assert_eq!(error.why, format!("ociVersion is \"{}\"", "9".repeat(64)).into_bytes());
+    assert_eq!(quoted(b"\xffa"), "\"\u{fffd}a\"");
+}

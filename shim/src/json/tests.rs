@@ -99,6 +99,51 @@ fn strings_are_bytes_and_escapes_are_utf_8() {
 }
 
 #[test]
+fn surrogates_are_pairs_from_the_first_to_the_last() {
+    for (text, character) in [
+        (r#""\ud7ff""#, "\u{d7ff}"),
+        (r#""\ud800\udc00""#, "\u{10000}"),
+        (r#""\ud801\udc01""#, "\u{10401}"),
+        (r#""\udbff\udfff""#, "\u{10ffff}"),
+        (r#""\ue000""#, "\u{e000}"),
+        (r#""\u0001""#, "\u{1}"),
+    ] {
+        assert_eq!(parse(text.as_bytes()), Ok(string(character)), "{text}");
+    }
+    for text in [
+        r#""\ud800""#,
+        r#""\udbff""#,
+        r#""\udc00""#,
+        r#""\udfff""#,
+        r#""\udc00\udc00""#,
+        r#""\ud800\udbff""#,
+        r#""\ud800\ue000""#,
+    ] {
+        assert_eq!(code(text.as_bytes()), "json.string", "{text}");
+    }
+}
+
+#[test]
+fn errors_name_the_line() {
+    for (text, why) in [
+        ("\n\n", "line 3: the text ends too early"),
+        ("[\n1,\n\n", "line 4: the text ends too early"),
+        ("[\n\"\\x\"]", "line 2: an escape is not known"),
+        ("[\n\"\\u00g0\"]", "line 2: `\\u` needs four hexadecimal digits"),
+        ("[\n\"\n\"]", "line 3: a control character must be escaped"),
+        ("[\n\"a", "line 2: a string does not end"),
+        ("[\n\"\0\"]", "line 2: a string holds a NUL"),
+        ("[\n\n1.5]", "line 3: a number is not an integer"),
+        ("\n{\"a\":1,\n\"a\":2}", "line 3: an object has the member \"a\" twice"),
+        ("1\n\n2", "line 3: something follows the value"),
+    ] {
+        assert_eq!(parse(text.as_bytes()).unwrap_err().why, why.as_bytes(), "{text:?}");
+    }
+    let deep = [b"\n".repeat(2), b"[".repeat(33)].concat();
+    assert_eq!(parse(&deep).unwrap_err().why, b"line 3: values nest deeper than 32");
+}
+
+#[test]
 fn no_string_holds_a_nul() {
     let texts: &[&[u8]] = &[br#""a\u0000b""#, b"\"a\0b\"", br#"{"\u0000":1}"#];
     for text in texts {

@@ -227,6 +227,42 @@ mod tests {
     }
 
     #[test]
+    fn the_ends_of_each_range_are_in_it() {
+        let least = Resources {
+            memory: Some(1),
+            memory_and_swap: Some(1),
+            pids: Some(1),
+            quota: Some(1_000),
+            period: Some(1_000),
+            shares: Some(2),
+        };
+        let expected = [
+            ("memory.max", "1"),
+            ("memory.swap.max", "0"),
+            ("pids.max", "1"),
+            ("cpu.max", "1000 1000"),
+            ("cpu.weight", "1"),
+        ];
+        assert_eq!(limits(least), expected.map(|(file, value)| (file, value.into())));
+        let most = Resources {
+            memory: Some(i64::MAX),
+            memory_and_swap: Some(i64::MAX),
+            pids: Some(4_194_304),
+            quota: Some(i64::MAX),
+            period: Some(1_000_000),
+            shares: Some(262_144),
+        };
+        let expected = [
+            ("memory.max", "9223372036854775807"),
+            ("memory.swap.max", "0"),
+            ("pids.max", "4194304"),
+            ("cpu.max", "9223372036854775807 1000000"),
+            ("cpu.weight", "10000"),
+        ];
+        assert_eq!(limits(most), expected.map(|(file, value)| (file, value.into())));
+    }
+
+    #[test]
     #[cfg(locald_mutants)]
     fn without_the_rule_it_is_not() {
         assert!(crate::rules::disable_from(b"29-values"));

@@ -80,7 +80,8 @@ def check(session: nox.Session) -> None:
             "clippy of twin": lambda: cargo(session, *clippy, *denied, tree=TWIN),
             "dependencies": lambda: session.run("python", "ci/dependencies.py"),
             "cargo test": lambda: cargo(session, "test", "--locked", "--quiet"),
-            "unit tests": lambda: pytest(session, *FAST_TESTS, *session.posargs),
+            # One process a processor: they are most of what this session takes.
+            "unit tests": lambda: pytest(session, "--numprocesses=auto", *FAST_TESTS, *session.posargs),
         },
     )
 

@@ -49,10 +49,10 @@ TRACED = (
     "execve,execveat,open,openat,openat2,open_tree,connect,kill,pidfd_send_signal,setresuid,capset,bind,keyctl,"
     "pivot_root"
 )
-# Where the starter finds its pipe: a number that no job gives to anything.
-TROUBLE = 200
-# Descriptors on their way to the numbers that they shall get wait from here on, above all of those.
+# Descriptors on their way to the numbers that they shall get wait from here on.
 WAITING = 300
+# Where the starter finds its pipe. A job may give every number below it to what it wants.
+TROUBLE = WAITING - 1
 # How often to look at what says nothing by itself: a state in /proc, the clock.
 POLL_S = 0.02
 CLEAN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -222,6 +222,8 @@ class Run:
                 "--",
             ]
             argv = [os.fsencode(word) for word in (find_strace(), *options)] + argv
+        if max(theirs) >= TROUBLE:
+            raise SystemExit(f"no job can have a descriptor {max(theirs)}: the starter's begin at {TROUBLE}")
         says, trouble = os.pipe()
         moved = {
             # First out of the way of the numbers they shall get, then there.

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from conformance.runtimes import Config, Mode
-from conformance.subject import Subject
+from conformance.subject import HOME, Job, Subject
 
 SIGNALS_SET: Final = [1, 10, 13]  # HUP, USR1, PIPE
 
@@ -58,8 +58,13 @@ DENIED_CALLS: Final = (
 def test_only_three_descriptors(subject: Subject, mode: Mode) -> None:
     """The payload has descriptors 0, 1 and 2 and no other, whatever the caller left open."""
     plain = subject.see(mode)
-    stray = subject.run(mode=mode, status=True, extra_fds=[3, 4, 5, 20, 200])
+    numbers = [3, 4, 5, 20, 200]
+    stray = subject.run(mode=mode, status=True, extra_fds=numbers)
+    # Without the shim they are there: the kit did leave them open.
+    observer: Job = {"argv": [f"{HOME}/observe", "glance"], "user": "plain", "extra_fds": numbers}
+    (left,) = subject.call(observer)
 
+    assert {str(number) for number in numbers} <= set(left.facts.table("fds")), left
     assert [line.split()[0] for line in plain.facts.lines("fds")] == ["0", "1", "2"], plain
     assert [line.split()[0] for line in stray.facts.lines("fds")] == ["0", "1", "2"], stray
 

@@ -77,20 +77,26 @@ def what_a_mount_hides_stays_hidden(run: Run) -> None:
     assert run.shim.run(bundle, Call(prepare=prepare)).lines() == []
 
 
+def mounting_unbindable(place: Path) -> Call:
+    """Return a call from a mount namespace in which no bind can hold `place`."""
+
+    def prepare() -> None:
+        private_mounts()
+        mount("tmpfs", place, "tmpfs")
+        mount("none", place, "", MS_UNBINDABLE)
+
+    return Call(prepare=prepare)
+
+
 def an_unbindable_mount_beside_is_no_matter(run: Run) -> None:
     """Its name begins like that of what is bound, and it lies elsewhere."""
     tree = run.workshop.directory(run.caller)
     beside = tree.with_name(f"{tree.name}-beside")
     beside.mkdir()
 
-    def prepare() -> None:
-        private_mounts()
-        mount("tmpfs", beside, "tmpfs")
-        mount("none", beside, "", MS_UNBINDABLE)
-
     bundle = run.bundle()
     bundle.bind(tree, "/srv")
-    assert run.shim.run(bundle, Call(prepare=prepare)).status == 0
+    assert run.shim.run(bundle, mounting_unbindable(beside)).status == 0
 
 
 @forced("22", twin=an_unbindable_mount_beside_is_no_matter, label="unbindable")
@@ -100,14 +106,9 @@ def an_unbindable_mount_is_not_left_out(run: Run) -> None:
     hidden = tree / "below"
     hidden.mkdir()
 
-    def prepare() -> None:
-        private_mounts()
-        mount("tmpfs", hidden, "tmpfs")
-        mount("none", hidden, "", MS_UNBINDABLE)
-
     bundle = run.bundle()
     bundle.bind(tree, "/srv")
-    run.refused(bundle, "mount.unbindable", Call(prepare=prepare))
+    run.refused(bundle, "mount.unbindable", mounting_unbindable(hidden))
 
 
 def missing_destinations_are_made(run: Run) -> None:

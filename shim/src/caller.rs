@@ -256,34 +256,29 @@ impl Entry {
         sys::set_file_ids(self.caller.uid, self.caller.gid)?;
         sys::set_capabilities(1 << CAP_SYS_ADMIN, sys::permitted_capabilities()?, 0)
     }
+}
 
-    /// As [`Entry::act`], for work on the caller's files: where they block, the call ends.
-    ///
-    /// # Errors
-    /// What `step` gives, and `host.kernel-call`. `setup.timeout` is told, but returns to nobody: what is
-    /// inside a call that does not end can only be ended together with the process.
-    pub fn act_bounded<T>(
-        &self,
-        status: &StatusFd,
-        step: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        if !active(Rule::BoundedWaits) {
-            return self.act(step);
-        }
-        let error = Error::failed("setup.timeout", "your files did not open in time", SLOW_FILES);
-        // Made now: the thread that says it may not allocate.
-        let (status, event, line) = (*status, StatusFd::refusal(&error), error.line());
-        let expire = move || {
-            become_caller();
-            status.write_line(&event);
-            let _ = sys::write(2, &line);
-        };
-        let watch =
-            sys::watch(OPENING_MS, Box::new(expire)).or_fail("host.kernel-call", "clone")?;
-        let result = self.act(step);
-        let ended = watch.end().or_fail("host.kernel-call", "futex");
-        result.and_then(|value| ended.map(|()| value))
+/// Runs `step`, which works on the caller's files between other things: where they block, this process ends.
+///
+/// # Errors
+/// What `step` gives, and `host.kernel-call`. `setup.timeout` is told, but returns to nobody: what is
+/// inside a call that does not end can only be ended together with the process.
+pub fn bounded<T>(status: &StatusFd, step: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    if !active(Rule::BoundedWaits) {
+        return step();
     }
+    let error = Error::failed("setup.timeout", "your files did not open in time", SLOW_FILES);
+    // Made now: the thread that says it may not allocate.
+    let (status, event, line) = (*status, StatusFd::refusal(&error), error.line());
+    let expire = move || {
+        become_caller();
+        status.write_line(&event);
+        let _ = sys::write(2, &line);
+    };
+    let watch = sys::watch(OPENING_MS, Box::new(expire)).or_fail("host.kernel-call", "clone")?;
+    let result = step();
+    let ended = watch.end().or_fail("host.kernel-call", "futex");
+    result.and_then(|value| ended.map(|()| value))
 }
 
 /// The uid that `caller`'s namespaces are charged to: in the half of the ids that no system gives out.

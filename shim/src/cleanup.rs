@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use crate::caller::{Entry, SLOW_FILES};
+use crate::caller::{Entry, SLOW_FILES, bounded};
 use crate::error::{Context, Error};
 use crate::plan::IdRange;
 use crate::policy;
@@ -42,7 +42,7 @@ pub fn run(entry: &Entry, target: &Target) -> Result<(), Error> {
     host::require_single_link()?;
     host::permit(&entry.caller)?;
     if let Target::Bundle(path) = target {
-        let rootfs = entry.act_bounded(&StatusFd(None), || open_rootfs(entry, path))?;
+        let rootfs = bounded(&StatusFd(None), || entry.act(|| open_rootfs(entry, path)))?;
         if let Some(rootfs) = rootfs {
             remove_tree(entry, rootfs)?;
         }

@@ -13,8 +13,8 @@ mod seccomp;
 mod supervise;
 mod terminal;
 
-use crate::bundle::Bundle;
-use crate::caller::Entry;
+use crate::bundle::{self, Bundle};
+use crate::caller::{Entry, bounded};
 use crate::cgroup::{self, Leaf, Unmade};
 use crate::config::Config;
 use crate::error::{Context, Error, Kind};
@@ -44,7 +44,45 @@ pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Resu
     status.require_suitable()?;
     require_kernel()?;
 
-    let (bundle, text) = entry.act_bounded(status, || {
+    // One limit, so one thread, for all that is opened: a second one would cost a run as much again.
+    let (plan, sources, view) = bounded(status, || open(entry, bundle, &rules))?;
+
+    // A container keeps neither its bundle's nor its caller's directory busy.
+    entry.cwd = None;
+
+    // From here on as root, the group included (saved too, so that it can be taken up again
+    // without a capability): what root makes is not to bear the caller's group.
+    sys::set_group_ids(sys::KEEP, 0, 0).or_fail("host.kernel-call", "setegid")?;
+    let state = state::Directory::open(entry)?.add(id, rules.max_containers)?;
+    let leaf = match make_leaf(entry, &plan, id, &state) {
+        Ok(leaf) => leaf,
+        Err(unmade) => {
+            if unmade.gone {
+                state.remove();
+            }
+            return Err(unmade.error);
+        }
+    };
+    let result = start(entry, &plan, sources, &view, status, leaf.as_ref());
+    // A leaf that stays is one that the caller put a process into, or that the kernel would not remove: his
+    // next call will find it.
+    if leaf.is_none_or(|leaf| leaf.remove(entry)) {
+        state.remove();
+    }
+    // Last: whoever hears it may use the id again.
+    result.inspect(|ended| status.exited(entry, *ended))
+}
+
+/// What a run needs of the caller's files, opened as he, and the plan that says what of them it needs.
+///
+/// # Errors
+/// `bundle.*`, `config.*`, `mount.source`, and what policy and plan refuse.
+fn open(
+    entry: &mut Entry,
+    bundle: &CStr,
+    rules: &policy_file::Policy,
+) -> Result<(Plan, bundle::Sources, host::MountView), Error> {
+    let (bundle, text) = entry.act(|| {
         let bundle = Bundle::open(bundle, entry)?;
         let text = bundle.read_config()?;
         #[cfg(locald_mutants)]
@@ -74,36 +112,11 @@ pub fn run(entry: &mut Entry, bundle: &CStr, id: &Id, status: &StatusFd) -> Resu
         Ok(sources)
     };
     let sources = if active(Rule::BindAsCaller) && active(Rule::NoOracle) {
-        entry.act_bounded(status, open_sources)?
+        entry.act(open_sources)?
     } else {
         open_sources()?
     };
-
-    // A container keeps neither its bundle's nor its caller's directory busy.
-    drop(bundle);
-    entry.cwd = None;
-
-    // From here on as root, the group included (saved too, so that it can be taken up again
-    // without a capability): what root makes is not to bear the caller's group.
-    sys::set_group_ids(sys::KEEP, 0, 0).or_fail("host.kernel-call", "setegid")?;
-    let state = state::Directory::open(entry)?.add(id, rules.max_containers)?;
-    let leaf = match make_leaf(entry, &plan, id, &state) {
-        Ok(leaf) => leaf,
-        Err(unmade) => {
-            if unmade.gone {
-                state.remove();
-            }
-            return Err(unmade.error);
-        }
-    };
-    let result = start(entry, &plan, sources, &view, status, leaf.as_ref());
-    // A leaf that stays is one that the caller put a process into, or that the kernel would not remove: his
-    // next call will find it.
-    if leaf.is_none_or(|leaf| leaf.remove(entry)) {
-        state.remove();
-    }
-    // Last: whoever hears it may use the id again.
-    result.inspect(|ended| status.exited(entry, *ended))
+    Ok((plan, sources, view))
 }
 
 /// The container's own cgroup, if anything is limited; noted beforehand, so that it is found again
@@ -124,7 +137,7 @@ fn make_leaf(
 fn start(
     entry: &Entry,
     plan: &Plan,
-    sources: crate::bundle::Sources,
+    sources: bundle::Sources,
     view: &host::MountView,
     status: &StatusFd,
     leaf: Option<&Leaf>,

@@ -38,8 +38,8 @@ struct Shared {
 pub fn watch(milliseconds: u64, expire: Box<dyn Fn()>) -> Result<Watch> {
     let (done, alive) = (AtomicU32::new(0), AtomicU32::new(1));
     let shared: &'static Shared = Box::leak(Box::new(Shared { done, alive, milliseconds, expire }));
-    let stack: &'static mut [u128] =
-        Box::leak(alloc::vec![0; STACK_BYTES / size_of::<u128>()].into_boxed_slice());
+    // Uninitialised: a page that the thread does not come to is never touched.
+    let stack = Box::leak(Box::<[u128]>::new_uninit_slice(STACK_BYTES / size_of::<u128>()));
     // Untraced: no tracer takes hold of it by having hold of us.
     let flags = libc::CLONE_VM
         | libc::CLONE_FS

@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
-use locald_shim::bundle::Bundle;
+use locald_shim::bundle::{Bundle, Sources};
 use locald_shim::caller::{self, Entry};
 use locald_shim::config::Config;
 use locald_shim::error::Error;
@@ -78,7 +78,17 @@ fn decide(
     entry.require_privilege()?;
     let rules = host::permit(&entry.caller)?;
     status.require_suitable()?;
-    let (bundle, text) = entry.act_bounded(status, || {
+    let (plan, sources) = caller::bounded(status, || open(entry, bundle, &rules))?;
+    let mounts = place::Mounts::copy(&plan, sources)?;
+    Ok((plan, mounts))
+}
+
+fn open(
+    entry: &mut Entry,
+    bundle: &CString,
+    rules: &policy_file::Policy,
+) -> Result<(Plan, Sources), Error> {
+    let (bundle, text) = entry.act(|| {
         let bundle = Bundle::open(bundle, entry)?;
         let text = bundle.read_config()?;
         Ok((bundle, text))
@@ -96,9 +106,8 @@ fn decide(
     let grants = host::grants(&entry.caller, mapped)?;
     let plan = policy::make_plan(config, &entry.caller, &grants)?;
     spec::require_possible(&plan)?;
-    let sources = entry.act_bounded(status, || bundle.open_sources(&plan))?;
-    let mounts = place::Mounts::copy(&plan, sources)?;
-    Ok((plan, mounts))
+    let sources = entry.act(|| bundle.open_sources(&plan))?;
+    Ok((plan, sources))
 }
 
 fn say(line: &str) -> ExitCode {

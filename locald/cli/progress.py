@@ -1,5 +1,6 @@
-"""How much of an image is here, drawn on a terminal; nothing elsewhere."""
+"""How much of an image is here, drawn on a terminal while its user waits for it; nothing elsewhere."""
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -21,7 +22,9 @@ class Line:
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
         self._done: dict[str, int] = {}
-        self._drawn_s = 0.0
+        self._is_drawn = False
+        # What takes no longer than this needs no line.
+        self._next_s = time.monotonic() + REDRAW_S
 
     def begin(self, digest: "Digest", size_bytes: int) -> None:
         """Count a blob that is about to be fetched."""
@@ -41,17 +44,28 @@ class Line:
 
     def clear(self) -> None:
         """Leave the line empty for what comes next."""
-        if self._drawn_s:
+        if self._is_drawn and in_foreground():
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
     def _draw(self) -> None:
         now = time.monotonic()
-        if now - self._drawn_s >= REDRAW_S:
-            self._drawn_s = now
+        # Asked each time: a job goes to the background and comes back.
+        if now >= self._next_s and in_foreground():
+            self._next_s = now + REDRAW_S
+            self._is_drawn = True
             done, size = sum(self._done.values()) / MEGABYTE, sum(self._sizes.values()) / MEGABYTE
             sys.stderr.write(f"\r\x1b[K{done:.1f} of {size:.1f} MB")
             sys.stderr.flush()
+
+
+def in_foreground() -> bool:
+    """Tell whether the terminal on stderr is this job's: in the background its last line is the shell's prompt."""
+    try:
+        return os.tcgetpgrp(2) == os.getpgrp()
+    except OSError:
+        # Not the controlling terminal: no shell shares it with jobs.
+        return True
 
 
 @contextmanager

@@ -133,8 +133,10 @@ static int do_report(char **argv) {
         "/proc/self/gid_map", "/proc/self/limits",  "/proc/self/setgroups", "/proc/sys/kernel/hostname",
         "/proc/self/cgroup",  "/proc/self/personality", "/proc/self/oom_score_adj", "/proc/self/net/dev",
     };
-    /* An init stage may still be busy with its own filter: the payload does not wait for it. */
-    for (int i = 0; i < 500 && !file_holds("/proc/1/status", "Seccomp:\t2"); i++) usleep(1000);
+    /* An init stage may still be busy with its own filter: the payload does not wait for it. Where /proc has been
+       exchanged there is nothing to wait for. */
+    const char *init = "/proc/1/status";
+    for (int i = 0; i < 500 && !access(init, F_OK) && !file_holds(init, "Seccomp:\t2"); i++) usleep(1000);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) tell_file(files[i]);
     tell_links("/proc/self/fd");
     tell_links("/proc/1/fd");

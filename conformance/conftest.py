@@ -72,6 +72,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--planted", metavar="CONTROL", help="the machine holds a planted fault: only run the clauses"
     )
     group.addoption("--reuse", action="store_true", help="use a machine that is up, and leave it up")
+    group.addoption(
+        "--cold", action="store_true", help="boot the machine, whatever was kept of an earlier boot"
+    )
     group.addoption("--kit-cache", default="~/.cache/locald-kit", help="made inputs")
     group.addoption(
         "--progress-fd", type=int, help="a pipe for how far it is; from `python -m conformance run`"

@@ -107,7 +107,7 @@ def prepare(config: pytest.Config, controller: Controller, say: Callable[[str], 
         if not (config.getoption("reuse") and vms.status(name) == "up"):
             # Also what a failed boot left has to go.
             controller.machine.callback(take_away, config, controller)
-            vms.up(name, report=lambda line: say(f"vms: {line}"))
+            vms.up(name, report=lambda line: say(f"vms: {line}"), cold=config.getoption("cold"))
         controller.guest = vms.connect(name)
     if config.getoption("planted"):
         # `conformance.controls` proved the machine and put its fault there. What comes out is about the kit.

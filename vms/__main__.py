@@ -66,6 +66,8 @@ def make_parser() -> argparse.ArgumentParser:
     ):
         inner = verbs.add_parser(verb, help=text)
         inner.add_argument("profile", choices=profile.names())
+        if verb == "up":
+            inner.add_argument("--cold", action="store_true", help="boot it, whatever was kept of a boot")
         if verb == "ssh":
             inner.add_argument("--user", default="root")
             inner.add_argument(
@@ -87,7 +89,7 @@ def _run(chosen: argparse.Namespace) -> int:
             sys.stdout.write(f"{box}\n")
         case "up":
             start = time.monotonic()
-            machines.up(chosen.profile, report=_say)
+            machines.up(chosen.profile, report=_say, cold=chosen.cold)
             _say(f"up after {time.monotonic() - start:.1f} s")
         case "status":
             sys.stdout.write(machines.status(chosen.profile) + "\n")

@@ -51,13 +51,14 @@ def require() -> None:
         raise HostNotReady("the kernel knows no overlay file system", hint="modprobe overlay")
 
 
-def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> None:
+def up(profile: Profile, *, report: Callable[[str], None], limit_s: float, cold: bool = False) -> None:
     """Start the holder and wait until commands may enter.
 
     Raises:
         HostNotReady: See `require`.
         BootError: The namespaces could not be made; the message has what was said.
     """
+    del cold  # its namespaces are always new
     require()
     start, deadline = time.monotonic(), Deadline.after(limit_s)
     directory = home.machine(profile.name)

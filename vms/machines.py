@@ -22,8 +22,8 @@ ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Kind(Protocol):
     """What a module that knows one kind of machine offers."""
 
-    def up(self, profile: Profile, *, report: Report, limit_s: float) -> None:
-        """Bring it up; may leave half of it behind when it raises."""
+    def up(self, profile: Profile, *, report: Report, limit_s: float, cold: bool) -> None:
+        """Bring it up, booted anew if `cold`; may leave half of it behind when it raises."""
 
     def connect(self, profile: Profile) -> Guest:
         """Return a handle; NotRunning if it is not up."""
@@ -48,13 +48,14 @@ def silent(_: str) -> None:
     """Report nothing."""
 
 
-def up(name: str, *, report: Report = silent, limit_s: float = BOOT_LIMIT_S) -> None:
+def up(name: str, *, report: Report = silent, limit_s: float = BOOT_LIMIT_S, cold: bool = False) -> None:
     """Bring the machine up, from its declaration; one that is up is refused and left alone.
 
     Args:
         name: A profile's name.
         report: Called with a line for each step and its time.
         limit_s: For the boot; a box that has to be built has its own limit.
+        cold: Boot it, whatever was kept of an earlier boot.
     """
     profile = read(name)
     kind = _kind(profile)
@@ -62,7 +63,7 @@ def up(name: str, *, report: Report = silent, limit_s: float = BOOT_LIMIT_S) -> 
         if kind.is_up(profile):
             raise VmsError(f"{name} is up already", hint=f"ci/nox -s vms -- destroy {name}")
         try:
-            kind.up(profile, report=report, limit_s=limit_s)
+            kind.up(profile, report=report, limit_s=limit_s, cold=cold)
         except BaseException:
             # Half a machine is none, whatever stopped it on the way: Ctrl-C as well.
             destroy(name)

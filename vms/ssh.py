@@ -141,7 +141,10 @@ class SshGuest(Guest):
         """Go back to what was saved; the clock is set again and old connections are replaced."""
         disconnect(self.profile.name, config=self._config, sockets=self._sockets)
         self._snapshots.revert()
-        # Its clock stands where it stood when it was saved.
+        self.set_clock()
+
+    def set_clock(self) -> None:
+        """Give a guest that was restored the time: its clock stands where it stood when it was saved."""
         now = f"@{time.time():.3f}"
         self.succeed(["date", "--utc", f"--set={now}"], user="root", deadline=Deadline.after(60))
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import vagrant as python_vagrant
 
-from vms import accel, boxes, home, host, process, watch
+from vms import accel, boxes, home, host, process, saved, watch
 from vms.deadline import Deadline
 from vms.errors import BootError, CommandTimedOut, GuestLost, NotRunning, VmsError
 from vms.profile import Profile
@@ -88,6 +88,15 @@ class _Machine:
     def ssh_config(self) -> Path:
         return self.directory / "ssh_config"
 
+    @property
+    def dotfiles(self) -> Path:
+        return self.directory / ".vagrant"
+
+    @property
+    def outside(self) -> saved.Machine:
+        disk = host.pool_directory() / f"{self.domain}.img"
+        return saved.Machine(self.name, self.domain, disk, self.dotfiles)
+
 
 def _find(profile: Profile) -> _Machine:
     return _Machine(profile.name, home.machine(profile.name))
@@ -131,11 +140,12 @@ def find_free_port() -> int:
         return port
 
 
-def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> None:
-    """Boot the profile's box; once more, and reported, if the first try does not reach ssh.
+def up(profile: Profile, *, report: Callable[[str], None], limit_s: float, cold: bool = False) -> None:
+    """Restore the machine as it was after its boot, if it was kept, or boot the profile's box.
 
-    An emulated kernel was seen to crash while it starts (1 in 33 with two CPUs), and a port that
-    was free may have been taken: neither says anything about what is to be tested.
+    It is booted once more, and reported, if the first try does not reach ssh: an emulated kernel was seen to
+    crash while it starts (1 in 33 with two CPUs), and a port that was free may have been taken. Neither says
+    anything about what is to be tested. `cold` boots in any case.
 
     Raises:
         HostNotReady, BoxError: Nothing was booted.
@@ -150,20 +160,85 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float) -> No
         _prune(box)
         if any(volume.startswith(f"{box.name}_") for volume in _volumes()):
             alone.close()
-        _up(profile, box, accelerator, report=report, limit_s=limit_s)
+        deadline = Deadline.after(limit_s)
+        if not cold and _restore(profile, box, accelerator, report=report, deadline=deadline):
+            return
+        _up(profile, box, accelerator, report=report, deadline=deadline)
+
+
+def _restore(
+    profile: Profile,
+    box: boxes.Box,
+    accelerator: str,
+    *,
+    report: Callable[[str], None],
+    deadline: Deadline,
+) -> bool:
+    """Restore the machine if it was kept; say whether it is up."""
+    machine = _find(profile)
+    start = time.monotonic()
+    facts = _declare(profile, machine, box, accelerator, 1)
+    kept = _place(profile, machine, facts)
+    if kept is None or not kept.is_there:
+        return False
+    facts["restored"] = kept.since
+    try:
+        saved.restore(machine.outside, kept, port=facts["port"])
+        _configure_ssh(machine)
+        connect(profile).set_clock()
+        _greet(profile, deadline)
+    except (VmsError, OSError) as error:
+        destroy(profile)
+        kept.forget()
+        report(f"what was kept of {profile.name} is of no use, so it is booted: {error}")
+        return False
+    _note(machine, facts, start)
+    report(
+        f"{profile.name} restored in {facts['boot_s']} s, as it had booted at {kept.since} ({accelerator})"
+    )
+    return True
+
+
+def _keep(
+    profile: Profile, machine: _Machine, facts: dict[str, Any], *, report: Callable[[str], None]
+) -> None:
+    """Keep the machine that has booted; VmsError if it is not up any more."""
+    kept = _place(profile, machine, facts)
+    if kept is None:
+        return
+    try:
+        saved.keep(machine.outside, kept)
+    except (VmsError, OSError) as error:
+        if not is_up(profile):
+            raise
+        report(f"{profile.name} could not be kept for the next time: {error}")
+
+
+def _place(profile: Profile, machine: _Machine, facts: dict[str, Any]) -> saved.Kept | None:
+    """Return where the machine may be kept; none if it boots fast, or from a disk that is not ours."""
+    base = next((volume for volume in _volumes() if volume.startswith(f"{facts['box']}_")), None)
+    if facts["accelerator"] != "tcg" or profile.public or base is None:
+        return None
+    return saved.place(machine.name, facts, base, (FILES / "Vagrantfile").read_text())
+
+
+def _note(machine: _Machine, facts: dict[str, Any], start: float) -> None:
+    facts["boot_s"] = f"{time.monotonic() - start:.1f}"
+    machine.facts.write_text(json.dumps(facts, indent=1))
 
 
 def _up(
-    profile: Profile, box: boxes.Box, accelerator: str, *, report: Callable[[str], None], limit_s: float
+    profile: Profile, box: boxes.Box, accelerator: str, *, report: Callable[[str], None], deadline: Deadline
 ) -> None:
     """Boot until ssh answers, at most TRIES times; see `up`."""
     machine = _find(profile)
-    deadline = Deadline.after(limit_s)
     for attempt in range(1, TRIES + 1):
         start = time.monotonic()
         facts = _declare(profile, machine, box, accelerator, attempt)
         try:
             _boot(profile, machine, deadline)
+            _keep(profile, machine, facts, report=report)
+            _greet(profile, deadline)
         except (VmsError, OSError) as error:
             said = f"{error}\nconsole:\n{read_tail(machine.console)}"
             destroy(profile)
@@ -171,8 +246,7 @@ def _up(
                 raise BootError(f"{profile.name} did not come up: {said}") from error
             report(f"the first boot failed and is repeated once: {said}")
         else:
-            facts["boot_s"] = f"{time.monotonic() - start:.1f}"
-            machine.facts.write_text(json.dumps(facts, indent=1))
+            _note(machine, facts, start)
             report(f"{profile.name} booted in {facts['boot_s']} s ({accelerator})")
             return
 
@@ -218,12 +292,20 @@ def _boot(profile: Profile, machine: _Machine, deadline: Deadline) -> None:
     runner = BoundedVagrant(machine.directory)
     runner.deadline = deadline
     runner.up(vm_name=machine.name, provider="libvirt")  # type: ignore[no-untyped-call]
+    _configure_ssh(machine)
+    if profile.public:
+        _adopt(profile, machine, deadline)
+
+
+def _configure_ssh(machine: _Machine) -> None:
     # Vagrant's own ssh configuration is not asked for: a second Ruby start to learn what is known.
     facts = json.loads(machine.facts.read_text())
     config = make_config(machine.name, port=facts["port"], key=_login_key(), sockets=home.sockets())
     machine.ssh_config.write_text(config)
-    if profile.public:
-        _adopt(profile, machine, deadline)
+
+
+def _greet(profile: Profile, deadline: Deadline) -> None:
+    """Have a machine that runs ready for use."""
     guest = connect(profile)
     # Every account's shared connection is opened now, one after the other: six workers that each
     # logged in as three users at once were seen to take 25 s.
@@ -297,7 +379,7 @@ def connect(profile: Profile) -> SshGuest:
     facts = json.loads(machine.facts.read_text())
     shown = ("box", "box_sha256", "kernel", "accelerator", "command_line", "memory_mib", "cpus")
     identity = {"profile": profile.name}
-    identity |= {key: str(facts[key]) for key in (*shown, "boots", "boot_s") if key in facts}
+    identity |= {key: str(facts[key]) for key in (*shown, "boots", "boot_s", "restored") if key in facts}
     return SshGuest(
         profile,
         identity,
@@ -318,7 +400,7 @@ def destroy(profile: Profile) -> None:
     if host.missing_packages():
         return
     host.start()
-    if (machine.directory / ".vagrant").exists():
+    if machine.dotfiles.exists():
         # What it leaves, for example because it was killed while it made the domain, goes below.
         runner = BoundedVagrant(machine.directory)
         with contextlib.suppress(VmsError):

@@ -32,7 +32,7 @@ class Guest:
     def close(self):
         pass
 
-def up(name, report):
+def up(name, report, cold):
     note("up")
     if os.environ["FAULT"] == "interrupt":
         raise KeyboardInterrupt

@@ -7,6 +7,7 @@ import pytest
 import vms
 from vms import home, vagrant
 from vms.boxes import Box
+from vms.deadline import Deadline
 from vms.errors import BootError, VmsError
 
 
@@ -42,11 +43,15 @@ def boot(
     boots, reported = Boots(failures, directory), list[str]()
     monkeypatch.setattr(vagrant, "_declare", boots.declare)
     monkeypatch.setattr(vagrant, "_boot", boots.boot)
+    monkeypatch.setattr(vagrant, "_keep", lambda *_, **__: None)
+    monkeypatch.setattr(vagrant, "_greet", lambda *_: None)
     monkeypatch.setattr(vagrant, "destroy", boots.destroy)
     monkeypatch.setattr(home, "machine", lambda _: directory)
     box = Box(name="b", directory=directory, archive=directory, sha256="")
     try:
-        vagrant._up(vms.read("debian12-selinux"), box, "tcg", report=reported.append, limit_s=limit_s)
+        vagrant._up(
+            vms.read("debian12-selinux"), box, "tcg", report=reported.append, deadline=Deadline.after(limit_s)
+        )
     except BootError as error:
         return boots.done, reported, str(error)
     return boots.done, reported, ""

@@ -40,6 +40,7 @@ SHOWN_FACTS: Final = (
     ("box_sha256", "Box SHA-256"),
     ("accelerator", "Accelerator"),
     ("boots", "Boots until ssh answered"),
+    ("restored", "Restored, as it had booted at"),
     ("policy_version", "Policy version"),
     ("policy_sha256", "Policy SHA-256"),
     ("installed_shim_sha256", "Installed shim SHA-256"),

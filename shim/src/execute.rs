@@ -256,7 +256,7 @@ fn is_mapped(plan: &Plan) -> bool {
 /// Whether root may make a user namespace here; where not, nothing can belong to a subordinate id.
 ///
 /// # Errors
-/// `setup.timeout` and `host.kernel-call`: what gave no answer has not said no.
+/// `setup.timeout`, `setup.killed` and `host.kernel-call`: what gave no answer has not said no.
 pub fn may_map() -> Result<bool, Error> {
     match child::try_user_namespace() {
         Ok(()) => Ok(true),

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+SYS_KEYCTL = 250
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUTS = 0x0400_0000
 CLONE_NEWUSER = 0x1000_0000
@@ -69,6 +70,20 @@ def bind_over(content: str | bytes, target: str, holder: Path) -> Callable[[], N
         mount(str(holder), target, "", MS_BIND)
 
     return step
+
+
+def join_session_keyring() -> None:
+    """Give this process a new session keyring: keyctl(2) KEYCTL_JOIN_SESSION_KEYRING."""
+    if _libc.syscall(SYS_KEYCTL, 1, None) < 0:
+        raise OSError(ctypes.get_errno(), "KEYCTL_JOIN_SESSION_KEYRING")
+
+
+def session_keyring() -> int:
+    """Return the number of this process's session keyring: keyctl(2) KEYCTL_GET_KEYRING_ID."""
+    number: int = _libc.syscall(SYS_KEYCTL, 0, -3, 0)
+    if number < 0:
+        raise OSError(ctypes.get_errno(), "KEYCTL_GET_KEYRING_ID")
+    return number
 
 
 def attach(pid: int) -> str:

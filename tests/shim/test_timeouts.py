@@ -14,7 +14,7 @@ import pytest
 
 from tests.shim.harness import Bundle, Call, Caller, Run, Shim, Workshop
 from tests.shim.kernel import mount, private_mounts
-from tests.shim.tracer import CHILD, Boundary, Outcome, Stop, Tracer
+from tests.shim.tracer import CHILD, Boundary, Kill, Outcome, Stop, Tracer
 
 # Those of caller.rs, supervise.rs and cleanup.rs in a build with breakable rules, and what a busy machine needs.
 OPENING_S, SETUP_S, SILENCE_S = 3.0, 6.0, 3.0
@@ -165,6 +165,23 @@ def test_trying_a_namespace_is_bounded(
     assert sorted(os.listdir(bundle.rootfs)) == before
     assert tracer.run(caller, clean(bundle)).status == 0
     assert os.listdir(bundle.rootfs) == []
+
+
+@pytest.mark.parametrize("command", ["cleanup", "check"])
+def test_a_trial_that_is_killed_has_said_nothing(
+    bundles: tuple[Bundle, Bundle], caller: Caller, tracer: Tracer, command: str
+) -> None:
+    """Its caller may send it any signal: that is no refusal of the host's, and nothing is removed without a map."""
+    example, bundle = bundles
+    before = sorted(os.listdir(bundle.rootfs))
+    learn, arguments = (["check"], ["check"]) if command == "check" else (clean(example), clean(bundle))
+    outcome = tracer.run(caller, arguments, Kill(find(tracer, caller, learn, CHILD, "unshare"), CHILD))
+    assert (outcome.hit, outcome.hangs, outcome.left) == (True, False, 0), outcome
+    if command == "check":
+        assert json.loads(outcome.stdout)["modes"]["mapped"]["code"] == "setup.killed", outcome
+    else:
+        assert (outcome.status, outcome.code, outcome.stdout) == (125, "setup.killed", ""), outcome
+    assert sorted(os.listdir(bundle.rootfs)) == before
 
 
 def test_checking_a_host_is_bounded(caller: Caller, tracer: Tracer) -> None:

@@ -107,3 +107,10 @@ def find_pure_rules() -> set[str]:
 def test_every_rule_of_a_pure_module_is_planted() -> None:
     """A rule that the fuzzer could miss without anybody's noticing is not fuzzed."""
     assert find_pure_rules() == {rule for rules in PLANTS.values() for rule in rules}
+
+
+def test_every_number_has_a_benign_twin() -> None:
+    """Else a rule could be kept by refusing whatever comes near it."""
+    load_cases()
+    numbers = {case.rule.partition("-")[0] for case in CASES}
+    assert numbers - {case.rule.partition("-")[0] for case in CASES if case.twin} == set()

@@ -217,7 +217,7 @@ const TRIAL_MS: u64 = 5_000;
 /// Tries, in a process that then ends, whether root may make a user namespace here.
 ///
 /// # Errors
-/// `host.userns-limit`, `host.userns-denied`, `setup.timeout`.
+/// `host.userns-limit`, `host.userns-denied`; `setup.timeout` and `setup.killed` where there was no answer.
 pub fn try_user_namespace() -> Result<(), Error> {
     match sys::clone_process(0).or_fail("host.kernel-call", "clone3")? {
         Side::Child => match sys::unshare(libc::CLONE_NEWUSER) {
@@ -227,6 +227,11 @@ pub fn try_user_namespace() -> Result<(), Error> {
         Side::Parent(_, child) => {
             match sys::wait_within(&child, TRIAL_MS).or_fail("host.kernel-call", "wait")? {
                 Some(0) => Ok(()),
+                // The caller can send it any signal; no error of unshare(2) has such a number.
+                Some(128..) => {
+                    let why = "the process that tries a user namespace was killed";
+                    Err(Error::failed("setup.killed", why, "run again"))
+                }
                 Some(number) => Err(user_namespace_refused(Errno(i32::from(number)))),
                 None => {
                     let _ = sys::pidfd_kill(&child, libc::SIGKILL);

@@ -132,13 +132,32 @@ def opens(run: Run, name: str) -> int:
     return trace.count(f'"{name}"'.encode())
 
 
-@forced("14")
+def a_config_counts_from_when_it_is_written(run: Run) -> None:
+    """One that is changed between two runs counts for the second."""
+    bundle = run.bundle("echo", "first")
+    told = run.shim.run(bundle).lines()
+    bundle.process["args"] = ["echo", "second"]
+    assert (told, run.shim.run(bundle).lines()) == (["first"], ["second"])
+
+
+@forced("14", twin=a_config_counts_from_when_it_is_written)
 def config_is_read_once(run: Run) -> None:
     """What was judged is what is used: config.json is opened a single time."""
     assert opens(run, "config.json") == 1
 
 
-@forced("15")
+def another_rootfs_may_take_its_place(run: Run) -> None:
+    """Between two runs the name may come to lead elsewhere."""
+    bundle, other = run.bundle("cat", "/mark"), run.bundle()
+    for each, mark in ((bundle, "first\n"), (other, "second\n")):
+        (each.rootfs / "mark").write_text(mark)
+    told = run.shim.run(bundle).lines()
+    os.rename(bundle.rootfs, bundle.path / "aside")
+    os.rename(other.rootfs, bundle.rootfs)
+    assert (told, run.shim.run(bundle).lines()) == (["first"], ["second"])
+
+
+@forced("15", twin=another_rootfs_may_take_its_place)
 def rootfs_is_opened_once(run: Run) -> None:
     """From then on the descriptor counts, whatever the name leads to."""
     assert opens(run, "rootfs") == 1

@@ -22,9 +22,11 @@ from tests.shim.kernel import (
     MS_REMOUNT,
     attach,
     bind_over,
+    join_session_keyring,
     mount,
     prctl,
     private_mounts,
+    session_keyring,
     unshare,
 )
 
@@ -33,7 +35,16 @@ NAMES = {"HOME": "/of/the/caller", "USER": "caller", "LOGNAME": "caller", "SHELL
 NOT_ZERO = "argc is 1 at least since Linux 5.18, and an empty command line is a usage error in every build"
 
 
-@forced("1", unbreakable=NOT_ZERO)
+def any_name_will_do(run: Run) -> None:
+    """The first argument is what its caller likes to call it; nothing is looked up by it."""
+    for name in ("", "another", "/bin/su"):
+        script = f"exec -a '{name}' \"$0\" version"
+        bash = Call(executable=Path("/bin/bash"))
+        result = run.shim.call(["-c", script, str(run.shim.path)], run.caller, bash)
+        assert (result.status, result.stderr) == (0, b""), result
+
+
+@forced("1", unbreakable=NOT_ZERO, twin=any_name_will_do)
 def no_argument_vector(run: Run) -> None:
     """Execve with no argument at all ends as a malformed command line; nothing is executed again."""
     probe = run.bundle().rootfs / "bin" / "probe"
@@ -226,7 +237,16 @@ def the_shim_stands_at_the_root(run: Run) -> None:
         assert os.readlink(f"/proc/{running.pid}/cwd") == "/"
 
 
-@forced("7-dumpable")
+def a_payload_is_its_users(run: Run) -> None:
+    """He may look into what he runs, as outside of any container."""
+    bundle = run.bundle(*READY)
+    bundle.config["annotations"] = {"dev.locald.init": "true"}
+    with run.shim.running(bundle) as running:
+        payload = running.descendants()[-1]
+        assert os.stat(f"/proc/{payload}/mem").st_uid == run.caller.uid
+
+
+@forced("7-dumpable", twin=a_payload_is_its_users)
 def the_shim_is_not_dumpable(run: Run) -> None:
     """Where the host makes setuid programs dumpable, this one is not, nor is its init."""
     knob = Path("/proc/sys/fs/suid_dumpable")
@@ -243,7 +263,12 @@ def the_shim_is_not_dumpable(run: Run) -> None:
         knob.write_text(before)
 
 
-@forced("7-self")
+def a_payload_reads_its_own_file(run: Run) -> None:
+    """By /proc/self/exe, as programs do that carry data behind their code."""
+    assert run("sh", "-c", "cmp /proc/self/exe /bin/busybox && echo the same").lines() == ["the same"]
+
+
+@forced("7-self", twin=a_payload_reads_its_own_file)
 def the_shims_file_cannot_be_reached(run: Run) -> None:
     """No process inside shows the shim's file, not even init's /proc/1/exe (CVE-2019-5736)."""
     bundle = run.bundle("sh", "-c", "ls -l /proc/[0-9]*/exe /proc/[0-9]*/fd; true")
@@ -374,7 +399,20 @@ def a_namespace_of_the_callers_own_is_refused(run: Run) -> None:
         copy.unlink()
 
 
-@forced("10")
+def errors_tell_what_the_caller_may_know(run: Run) -> None:
+    """Of his own directory: what is not there, and what cannot be bound, are two messages."""
+    mine = run.workshop.directory(run.caller)
+    os.mkfifo(mine / "fifo")
+    told = []
+    for name in ("absent", "fifo"):
+        bundle = run.bundle()
+        bundle.bind(mine / name, "/srv")
+        told.append(run.shim.run(bundle).stderr.decode())
+    assert "ENOENT" in told[0], told
+    assert "is a device or a pipe" in told[1], told
+
+
+@forced("10", twin=errors_tell_what_the_caller_may_know)
 def errors_tell_nothing_new(run: Run) -> None:
     """What lies below a directory that the caller may not search is told the same as what does not."""
     told = []
@@ -405,7 +443,17 @@ def the_caller_cannot_attach(run: Run) -> None:
             assert run_in_child(attempt) == "EPERM"
 
 
-@forced("49")
+def streams_carry_what_is_written(run: Run) -> None:
+    """Both ways, and each of the two outputs its own."""
+    reader, writer = os.pipe()
+    os.write(writer, b"in\n")
+    os.close(writer)
+    result = run("sh", "-c", "cat; echo out; echo error >&2", call=Call(stdin=reader))
+    os.close(reader)
+    assert (result.stdout, result.stderr) == (b"in\nout\n", b"error\n"), result
+
+
+@forced("49", twin=streams_carry_what_is_written)
 def streams_keep_their_modes(run: Run) -> None:
     """Flags of the caller's pipes, modes and foreground group of his terminal are as before."""
     reader, writer = os.pipe()
@@ -440,7 +488,20 @@ def streams_are_written_as_the_caller(run: Run) -> None:
     assert run_in_child(attempt) == "untouched"
 
 
-@forced("51")
+def the_callers_keyring_stays(run: Run) -> None:
+    """The one that he possesses before the call is his after it."""
+    bundle = run.bundle("true")
+
+    def attempt() -> str:
+        join_session_keyring()
+        before = session_keyring()
+        assert run.shim.run(bundle).status == 0
+        return "the same" if session_keyring() == before else "another"
+
+    assert run_in_child(attempt) == "the same"
+
+
+@forced("51", twin=the_callers_keyring_stays)
 def the_session_keyring_is_new(run: Run) -> None:
     """The payload does not possess the caller's session keyring."""
     result = traced(run, "keyctl", "true")

@@ -6,7 +6,7 @@ import signal
 
 from tests.shim.cases import forced
 from tests.shim.cases.entry import policy
-from tests.shim.harness import READY, Call, Run, Running, end, is_alive, read_owners, wait_until
+from tests.shim.harness import READY, RUN_LIMIT_S, Call, Run, Running, end, is_alive, read_owners, wait_until
 from tests.shim.kernel import mount, private_mounts
 
 ROUNDS = 20
@@ -18,7 +18,20 @@ def wait_for_end(pids: list[int]) -> None:
     wait_until(lambda: not any(map(is_alive, pids)), f"{pids} end", limit_s=2)
 
 
-@forced("6")
+def a_shim_that_was_stopped_goes_on(run: Run) -> None:
+    """Its caller may stop and continue what he started, at any instant, and its container ends as it would have."""
+    bundle = run.bundle("sh", "-c", "echo done; exit 7")
+    bundle.write()
+    for round_number in range(ROUNDS):
+        process = run.shim.start(run.shim.arguments(bundle, Call()), run.caller, Call())
+        signal.sigtimedwait([], round_number * STEP_S)
+        process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=RUN_LIMIT_S) == (b"done\n", b"")
+        assert process.returncode == 7
+
+
+@forced("6", twin=a_shim_that_was_stopped_goes_on)
 def killing_the_shim_at_any_instant_leaves_nothing(run: Run) -> None:
     """SIGSTOP, SIGCONT and SIGKILL at twenty instants of its way: no process, nothing of root's."""
     bundle = run.bundle("sleep", "60")
@@ -56,7 +69,15 @@ def containers_are_counted(run: Run) -> None:
     assert run("true", call=few).status == 0
 
 
-@forced("41")
+def a_signal_for_the_shim_reaches_the_payload(run: Run) -> None:
+    """Which answers it, and its status is the shim's."""
+    bundle = run.bundle("sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done")
+    with run.shim.running(bundle) as running:
+        running.process.terminate()
+        assert running.process.wait(timeout=RUN_LIMIT_S) == 9
+
+
+@forced("41", twin=a_signal_for_the_shim_reaches_the_payload)
 def signals_go_by_pidfd(run: Run) -> None:
     """A pid that was given to another process meanwhile is never signalled."""
     log = run.workshop.directory(run.caller) / "trace"
@@ -79,7 +100,13 @@ def signals_go_by_pidfd(run: Run) -> None:
     assert "SIGUSR1" not in "".join(line for line in calls.splitlines() if line.startswith("kill(")), calls
 
 
-@forced("43")
+def a_container_lives_as_long_as_its_payload(run: Run) -> None:
+    """Its supervisor waits for it, and for nothing that it has left running."""
+    result = run("sh", "-c", "sleep 0.3; sleep 600 </dev/null >/dev/null 2>&1 & sleep 0.2; exit 5")
+    assert (result.status, result.stderr) == (5, b""), result
+
+
+@forced("43", twin=a_container_lives_as_long_as_its_payload)
 def the_container_dies_with_its_supervisor(run: Run) -> None:
     """SIGKILL on the shim ends the payload."""
     with run.shim.running(run.bundle(*READY)) as running:

@@ -157,7 +157,18 @@ def kernel_file_systems_cannot_be_bound(run: Run) -> None:
             run.refused(bundle, "mount.source")
 
 
-@forced("36")
+def what_is_bound_is_seen_inside(run: Run) -> None:
+    """With the propagation that the spec's examples ask for, and none of it outside."""
+    for propagation in ("private", "rprivate", "slave", "rslave"):
+        bundle = run.bundle("cat", "/srv/mark")
+        bundle.linux["rootfsPropagation"] = propagation
+        source = bundle.mkdir("source")
+        (source / "mark").write_text("here\n")
+        bundle.bind(source, "/srv")
+        assert run.shim.run(bundle).lines() == ["here"], propagation
+
+
+@forced("36", twin=what_is_bound_is_seen_inside)
 def propagation_is_private(run: Run) -> None:
     """Nothing mounted inside appears outside, whatever rootfsPropagation says."""
     bundle = run.bundle("cat", "/proc/self/mountinfo")

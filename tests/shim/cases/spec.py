@@ -327,7 +327,14 @@ def no_descriptor_of_the_host_inside(run: Run) -> None:
     assert run("sh", "-c", "ls /proc/self/fd | tr '\\n' ' '").lines() == ["0 1 2 3 "]
 
 
-@forced("39")
+def a_directory_and_a_program_inside_are_found(run: Run) -> None:
+    """By the payload's own rights: the working directory, and a program by a path relative to it."""
+    bundle = run.bundle("./busybox", "pwd")
+    bundle.process["cwd"] = "/bin"
+    assert run.shim.run(bundle).lines() == ["/bin"]
+
+
+@forced("39", twin=a_directory_and_a_program_inside_are_found)
 def nothing_is_looked_up_inside(run: Run) -> None:
     """Between the move into the container's root and its program, nothing is opened."""
     trace = traced(run, "openat,openat2,open,pivot_root,execve", "true").stderr

@@ -169,25 +169,25 @@ static int attack(const struct job *job, pid_t victim) {
     return status == 0;
 }
 
-static void record(const struct task *task, const struct __ptrace_syscall_info *info) {
+static void record(const struct task *task, int index, const struct __ptrace_syscall_info *info) {
     char line[256], text[96];
     read_string(task->pid, info->entry.args[info->entry.nr == SYS_execve ? 0 : 1], text, sizeof text);
-    snprintf(line, sizeof line, "%s %d %llu %llu %llu %llu %s\n", task->label, task->calls,
+    snprintf(line, sizeof line, "%s %d %llu %llu %llu %llu %s\n", task->label, index,
              (unsigned long long)info->entry.nr, (unsigned long long)info->entry.args[0],
              (unsigned long long)info->entry.args[1], (unsigned long long)info->entry.args[2], text);
     note(line);
 }
 
 static void at_entry(const struct job *job, struct task *task, const struct __ptrace_syscall_info *info) {
-    if (job->record) record(task, info);
     int index = task->calls++;
+    if (job->record) record(task, index, info);
     if (job->action == SWAP && hit && job->back && !exchanged_back && ++calls_since >= job->back) {
         attack(job, 0);
         exchanged_back = 1;
     }
     if (tried || job->action == NONE || index != job->index || strcmp(task->label, job->where)) return;
     tried = hit = 1;
-    if (!job->record) record(task, info); /* what it was this time */
+    if (!job->record) record(task, index, info); /* what it was this time */
     if (job->action == SWAP) hit = attack(job, 0);
     if (job->action == STOP) hit = attack(job, task->pid);
     if (job->action == ERROR) {

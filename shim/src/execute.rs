@@ -89,18 +89,7 @@ fn open(
         let text = plants::read_again(&bundle, text);
         Ok((bundle, text))
     })?;
-    let config = Config::parse(&text)?;
-    if config.process.oom_score_adj.is_some() {
-        entry.caller.oom_score_adj = host::oom_score();
-    }
-    let mapped = config.linux.namespaces.iter().any(|namespace| namespace.kind == b"user");
-    rules.permits_mode(if mapped {
-        policy_file::Mode::Mapped
-    } else {
-        policy_file::Mode::Direct
-    })?;
-    let grants = host::grants(&entry.caller, mapped)?;
-    let plan = policy::make_plan(config, &entry.caller, &grants)?;
+    let plan = decide(entry, &text, rules)?;
     #[cfg(locald_mutants)]
     let plan = plants::pass_environment(plan);
     let view = host::mount_view()?;
@@ -117,6 +106,25 @@ fn open(
         open_sources()?
     };
     Ok((plan, sources, view))
+}
+
+/// The plan of a config.json, as far as host and policy file let this caller have it.
+///
+/// # Errors
+/// `config.*`, `policy.mode`, `host.*`, and what [`policy::make_plan`] refuses.
+pub fn decide(entry: &mut Entry, text: &[u8], rules: &policy_file::Policy) -> Result<Plan, Error> {
+    let config = Config::parse(text)?;
+    if config.process.oom_score_adj.is_some() {
+        entry.caller.oom_score_adj = host::oom_score();
+    }
+    let mapped = config.linux.namespaces.iter().any(|namespace| namespace.kind == b"user");
+    rules.permits_mode(if mapped {
+        policy_file::Mode::Mapped
+    } else {
+        policy_file::Mode::Direct
+    })?;
+    let grants = host::grants(&entry.caller, mapped)?;
+    policy::make_plan(config, &entry.caller, &grants)
 }
 
 /// The container's own cgroup, if anything is limited; noted beforehand, so that it is found again

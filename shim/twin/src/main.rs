@@ -16,13 +16,12 @@ use std::process::ExitCode;
 
 use locald_shim::bundle::{Bundle, Sources};
 use locald_shim::caller::{self, Entry};
-use locald_shim::config::Config;
 use locald_shim::error::Error;
 use locald_shim::plan::Plan;
 use locald_shim::request::{self, Request};
 use locald_shim::status::StatusFd;
 use locald_shim::sys::{self, At};
-use locald_shim::{host, policy, policy_file};
+use locald_shim::{execute, host, policy_file};
 
 fn main() -> ExitCode {
     let arguments: Vec<Vec<u8>> = env::args_os().map(OsStringExt::into_vec).collect();
@@ -93,18 +92,7 @@ fn open(
         let text = bundle.read_config()?;
         Ok((bundle, text))
     })?;
-    let config = Config::parse(&text)?;
-    if config.process.oom_score_adj.is_some() {
-        entry.caller.oom_score_adj = host::oom_score();
-    }
-    let mapped = config.linux.namespaces.iter().any(|namespace| namespace.kind == b"user");
-    rules.permits_mode(if mapped {
-        policy_file::Mode::Mapped
-    } else {
-        policy_file::Mode::Direct
-    })?;
-    let grants = host::grants(&entry.caller, mapped)?;
-    let plan = policy::make_plan(config, &entry.caller, &grants)?;
+    let plan = execute::decide(entry, &text, rules)?;
     spec::require_possible(&plan)?;
     let sources = entry.act(|| bundle.open_sources(&plan))?;
     Ok((plan, sources))

@@ -115,7 +115,19 @@ class Result:
     @cached_property
     def events(self) -> list[dict[str, Any]]:
         """The objects on the status descriptor."""
-        return [json.loads(line) for line in str(self.data["status"]).splitlines()]
+        return [self._parse(line) for line in str(self.data["status"]).splitlines()]
+
+    @cached_property
+    def answer(self) -> Any:
+        """The JSON document on standard output."""
+        return self._parse(self.stdout)
+
+    def _parse(self, text: str) -> Any:
+        """Return what a document says; one that is none is a fault of the subject's, not of the kit's."""
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise AssertionError(f"no JSON ({error}): {text!r}; {self}") from error
 
     @property
     def code(self) -> str:

@@ -1,6 +1,5 @@
 """HOST: hosts that take something away from the product, and hosts that it has to refuse."""
 
-import json
 from typing import Final
 
 import pytest
@@ -55,8 +54,8 @@ def test_locald_takes_direct_mode_and_says_so(subject: Subject) -> None:
 def test_check_and_doctor_name_it(subject: Subject) -> None:
     """`check` has mapped mode with its code and direct mode as allowed; doctor warns and says what mends it."""
     check, doctor = subject.call(subject.shim("check"), subject.locald("doctor", "--json"))
-    modes = json.loads(check.stdout)["modes"]
-    (userns,) = (entry for entry in json.loads(doctor.stdout) if entry["id"] == "host.userns")
+    modes = check.answer["modes"]
+    (userns,) = (entry for entry in doctor.answer if entry["id"] == "host.userns")
 
     assert modes["direct"]["allowed"] is True, modes
     assert (modes["mapped"]["allowed"], modes["mapped"]["code"]) == (False, expected_code(subject)), modes
@@ -157,11 +156,11 @@ def test_an_old_kernel_is_refused(subject: Subject) -> None:
 def test_an_old_kernel_is_told(subject: Subject) -> None:
     """`check` and `version` answer as anywhere; both modes have the code and the reason."""
     check, version = subject.call(subject.shim("check"), subject.shim("version"))
-    told = json.loads(check.stdout)
+    told = check.answer
 
     assert (check.exit_code, version.exit_code) == (0, 0), (check, version)
     for mode in MODES:
         assert told["modes"][mode]["allowed"] is False, told
         assert told["modes"][mode]["code"] == "host.kernel-old", told
         assert "5.12" in told["modes"][mode]["why"], told
-    assert json.loads(version.stdout)["protocol"] == told["protocol"]
+    assert version.answer["protocol"] == told["protocol"]

@@ -1,7 +1,5 @@
 """POLICY: root's file decides, is told as it is, and is edited so that an administrator's words stay."""
 
-import json
-
 import pytest
 
 from conformance.subject import Result, Subject, copy_installation
@@ -46,7 +44,7 @@ def test_check_tells_what_holds(subject: Subject) -> None:
         before, after = with_policy(f"printf '{text}' > {POLICY}")
         (result,) = subject.call(subject.shim("check", before=before, after=after))
         assert (result.exit_code, result.stdout != "") == (0, True), result
-        answers.append(json.loads(result.stdout)["effective"])
+        answers.append(result.answer["effective"])
 
     assert answers[0] == {
         "modes": ["mapped", "direct"],
@@ -113,7 +111,7 @@ def test_setup_adds_and_keeps(subject: Subject) -> None:
     result = set_up(subject, own, "--allow-user", "plain", "--allow-group", "plain")
     first, second, rest = result.stdout.split("---\n")
 
-    version = json.loads(subject.call(subject.shim("version"))[0].stdout)["version"]
+    version = subject.call(subject.shim("version"))[0].answer["version"]
     kept = f"# ours\nversion=1\nmin-shim = {version} # once\nbind-ports = 80 8443\n"
     added = f"allow-user = {caller.uid}  # plain\nallow-group = {caller.gid}  # plain\n"
     assert first == kept + added, result

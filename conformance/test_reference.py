@@ -468,7 +468,7 @@ def test_an_image_of_the_store(subject: Subject, oracle: Oracle, place: str) -> 
     )
     assert pulled.exit_code == 0, pulled
     assert listed.stdout.startswith("["), listed
-    (image,) = json.loads(listed.stdout)
+    (image,) = listed.answer
     lay_out(
         subject,
         f"{place}/home/.local/share/locald/store/blobs",

@@ -55,7 +55,7 @@ pub fn run(
     let set_up = await_payload(plan, &container, &link);
     drop(link);
     let relay = set_up.and_then(|()| match container.terminal.take() {
-        Some(terminal) => terminal.start_relay(entry).map(Some),
+        Some(terminal) => terminal.start_relay().map(Some),
         None => Ok(None),
     });
     // Of root's powers only that of sending signals is left; euid 0 still owns the state directory.

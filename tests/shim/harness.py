@@ -243,7 +243,9 @@ class Shim:
 
     def without(self, rule: str) -> "Shim":
         """Return the same shim with one more rule switched off."""
-        return Shim(self.path, f"{self.disabled},{rule}".lstrip(","))
+        # A name that is given twice is one that the shim does not know.
+        names = dict.fromkeys([*self.disabled.split(","), rule])
+        return Shim(self.path, ",".join(filter(None, names)))
 
     @property
     def is_mutant(self) -> bool:

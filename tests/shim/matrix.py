@@ -24,6 +24,7 @@ SPILLS: dict[str, tuple[frozenset[str], str]] = {
         frozenset({"29-gone", "29-gone:busy", "29-gone:killed"}),
         "a leaf that root has made is not the caller's to remove",
     ),
+    "38-close": (frozenset({"39"}), "the descriptor that is left is opened inside"),
     "45-owner": (frozenset({"45-capability"}), "a socket that is made earlier stands elsewhere in the trace"),
     "45-share": (frozenset({"45-capability"}), "one call more stands in the trace"),
     "45-capability": (frozenset({"45-owner"}), "who stays root makes sockets of root's"),

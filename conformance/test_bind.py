@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pytest
 
-from conformance.subject import PYTHON, Job, Result, Subject
+from conformance.subject import PYTHON, Job, Subject
 
 # Every test here binds the same two ports: one after the other.
 pytestmark = pytest.mark.alone
@@ -61,19 +61,13 @@ def ask(subject: Subject, port: int = 80, address: str = LOOPBACK, stdin: str = 
     return {"argv": words, "user": "plain", "env": subject.host_env("plain"), **more}
 
 
-def told(result: Result) -> dict[str, Any]:
-    """Return what came over the pair."""
-    answer: dict[str, Any] = json.loads(result.stdout)
-    return answer
-
-
 @pytest.mark.clause("BIND-001")
 def test_a_listed_port_is_given(subject: Subject) -> None:
     """One socket that listens on loopback, the caller's own, through which a request gets; for both default ports."""
     caller = subject.caller()
     for port, result in zip((80, 443), subject.call(ask(subject, 80), ask(subject, 443)), strict=True):
         assert result.exit_code == 0, result
-        answer = told(result)
+        answer = dict(result.answer)
         line = answer.pop("line")
         assert line != "", result
         assert json.loads(line) == {"event": "bound", "address": LOOPBACK, "port": port}
@@ -96,9 +90,9 @@ def test_nothing_else_is_given(subject: Subject) -> None:
     places = subject.call(*(ask(subject, 80, address) for address in addresses))
 
     for result in ports:
-        assert (result.outcome, told(result)["count"]) == ((125, "bind.port"), 0), result
+        assert (result.outcome, result.answer["count"]) == ((125, "bind.port"), 0), result
     for result in places:
-        assert (result.outcome, told(result)["count"]) == ((125, "bind.address"), 0), result
+        assert (result.outcome, result.answer["count"]) == ((125, "bind.address"), 0), result
 
 
 @pytest.mark.clause("BIND-003")
@@ -108,7 +102,7 @@ def test_only_the_callers_own_local_socket_will_do(subject: Subject) -> None:
     results = subject.call(*(ask(subject, stdin=kind) for kind in others), roots_pair(subject))
 
     for result in results:
-        assert (result.outcome, told(result)["count"]) == ((125, "bind.stdin"), 0), result
+        assert (result.outcome, result.answer["count"]) == ((125, "bind.stdin"), 0), result
 
 
 def roots_pair(subject: Subject) -> Job:
@@ -130,7 +124,7 @@ def test_a_port_in_use_is_not_taken(subject: Subject) -> None:
         ask(subject, before=before, after=f"kill $(cat {pid}); rm {pid}"), ask(subject)
     )
 
-    assert (taken.outcome, told(taken)["count"]) == ((125, "bind.in-use"), 0), taken
+    assert (taken.outcome, taken.answer["count"]) == ((125, "bind.in-use"), 0), taken
     assert free.exit_code == 0, free
 
 
@@ -170,7 +164,7 @@ def test_another_network_is_refused(subject: Subject) -> None:
     (result,) = subject.call(inside)
 
     assert result.outcome == (125, "bind.network"), result
-    assert told(result)["count"] == 0, result
+    assert result.answer["count"] == 0, result
 
 
 @pytest.mark.clause("BIND-007")

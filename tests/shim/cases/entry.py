@@ -443,17 +443,7 @@ def the_caller_cannot_attach(run: Run) -> None:
             assert run_in_child(attempt) == "EPERM"
 
 
-def streams_carry_what_is_written(run: Run) -> None:
-    """Both ways, and each of the two outputs its own."""
-    reader, writer = os.pipe()
-    os.write(writer, b"in\n")
-    os.close(writer)
-    result = run("sh", "-c", "cat; echo out; echo error >&2", call=Call(stdin=reader))
-    os.close(reader)
-    assert (result.stdout, result.stderr) == (b"in\nout\n", b"error\n"), result
-
-
-@forced("49", twin=streams_carry_what_is_written)
+@forced("49", twin=open_streams_arrive)
 def streams_keep_their_modes(run: Run) -> None:
     """Flags of the caller's pipes, modes and foreground group of his terminal are as before."""
     reader, writer = os.pipe()

@@ -158,9 +158,7 @@ fn settle(entry: &Entry, process: &Process) -> Result<Vec<CString>, Error> {
         crate::plants::look_up_inside();
     }
     sys::set_signal_mask(0).or_fail("host.kernel-call", "sigprocmask")?;
-    if active(Rule::TerminalIoctls) {
-        sys::install_filter(&seccomp::filter()).or_fail("host.seccomp", "the seccomp filter")?;
-    }
+    seccomp::install()?;
     Ok(candidates)
 }
 

@@ -9,7 +9,6 @@ use crate::caller::FORWARDED;
 use crate::error::{Context, Error};
 use crate::execute::seccomp;
 use crate::plan::Process;
-use crate::rules::{Rule, active};
 use crate::sys::{self, At, Fd, Poll, Side};
 
 /// Signals that a keyboard sends: to the whole foreground job, not to its leader alone.
@@ -66,9 +65,7 @@ fn settle(watched: sys::SignalSet, link: &ChildEnd) -> Result<Fd, Error> {
         }
     }
     let _ = sys::change_dir(c"/");
-    if active(Rule::TerminalIoctls) {
-        sys::install_filter(&seccomp::filter()).or_fail("host.seccomp", "the seccomp filter")?;
-    }
+    seccomp::install()?;
     link.close_others(&signals)?;
     Ok(signals)
 }

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -68,6 +69,11 @@ for _label, _members in (
     )
 
 
+def members(cgroup: Path) -> set[int]:
+    """Return the processes that are in a cgroup itself."""
+    return {int(pid) for pid in (cgroup / "cgroup.procs").read_text().split()}
+
+
 def is_empty(cgroup: Path) -> bool:
     """Say whether no process is in a cgroup."""
     return "populated 0" in (cgroup / "cgroup.events").read_text()
@@ -131,8 +137,7 @@ def the_leaf_is_the_callers(run: Run, place: Place) -> None:
         leaf = place.top / "locald-leafy.leaf"
         assert leaf.stat().st_uid == run.caller.uid
         assert (leaf / "cgroup.procs").stat().st_uid == run.caller.uid
-        members = {int(pid) for pid in (leaf / "cgroup.procs").read_text().split()}
-        assert members == set(running.descendants())
+        assert members(leaf) == set(running.descendants())
 
 
 @forced("29-caller", twin=a_delegated_cgroup_will_do, label="partly")
@@ -167,8 +172,8 @@ def from_outside_no_process_comes_in(run: Run, place: Place) -> None:
     process = run.shim.start(run.shim.arguments(bundle, call), run.caller, call)
     # The leaf is there, so the clone is next.
     wait_until(lambda: place.leaves() != [], "the leaf is made")
-    for pid in (place.own / "cgroup.procs").read_text().split():
-        (hierarchy() / "cgroup.procs").write_text(pid)
+    for pid in members(place.own):
+        (hierarchy() / "cgroup.procs").write_text(str(pid))
     out, err = process.communicate(timeout=20)
     assert b"resources.leaf" in err, (process.returncode, out, err)
     assert (process.returncode, place.leaves()) == (125, [])
@@ -214,16 +219,21 @@ def a_killed_shims_leaf_goes_at_the_next_call(run: Run, place: Place) -> None:
 @in_own_subtree
 def a_leaf_in_use_stays(run: Run, place: Place) -> None:
     """The caller may put another process into his leaf; it is removed when that has left."""
-    with run.shim.running(limited(run, *READY), place.call(container="busy")) as running:
-        leaf = place.top / "locald-busy.leaf"
-        (leaf / "cgroup.procs").write_text(str(os.getpid()))
-        running.process.kill()
-        wait_until(lambda: (leaf / "cgroup.procs").read_text().split() == [str(os.getpid())], "it ends")
-    result = run.shim.run(limited(run, "true"), place.call(container="busy"))
-    assert (result.code, place.leaves()) == ("id.in-use", ["locald-busy.leaf"])
-    (hierarchy() / "cgroup.procs").write_text(str(os.getpid()))
-    assert run.shim.run(limited(run, "true"), place.call(container="busy")).status == 0
-    assert place.leaves() == []
+    # Not this process: what is in the subtree when the case ends is killed.
+    with subprocess.Popen(["/bin/sleep", "60"]) as other:
+        try:
+            with run.shim.running(limited(run, *READY), place.call(container="busy")) as running:
+                leaf = place.top / "locald-busy.leaf"
+                (leaf / "cgroup.procs").write_text(str(other.pid))
+                running.process.kill()
+                wait_until(lambda: members(leaf) == {other.pid}, "it ends")
+            result = run.shim.run(limited(run, "true"), place.call(container="busy"))
+            assert (result.code, place.leaves()) == ("id.in-use", ["locald-busy.leaf"])
+            (hierarchy() / "cgroup.procs").write_text(str(other.pid))
+            assert run.shim.run(limited(run, "true"), place.call(container="busy")).status == 0
+            assert place.leaves() == []
+        finally:
+            other.kill()
 
 
 @forced("29-caller", label="unlimited", unbreakable="shows that without a limit nothing is made")

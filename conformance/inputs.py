@@ -23,6 +23,8 @@ PAYLOAD: Final = Path(__file__).parent / "payload"
 COMPILE_LIMIT_S: Final = 120
 DOWNLOAD_LIMIT_S: Final = 300
 FIXTURE_LIMIT_S: Final = 1500
+# Where a registry keeps a blob, below the two first digits of its digest: distribution, storage paths.
+STORED: Final = "docker/registry/v2/blobs/sha256"
 ROOT: Final = Path(__file__).parent.parent
 
 
@@ -233,13 +235,13 @@ def download(requirement: str, target: Path, python: str) -> None:
 
 
 def copy_debian(stage: Path, cache: Path) -> None:
-    """Put the Debian image into `stage`: as a layout, as an archive, and in the storage of a registry.
+    """Put the Debian image into `stage`: as a layout, and in the storage of a registry.
 
-    mmdebstrap made the image and skopeo pushed it to a real registry, whose storage is what goes into the guest.
+    mmdebstrap made the image and skopeo pushed it to a real registry, whose storage is what goes into the guest. What
+    is in both is one file with two names, so that it goes in once: to decrypt it takes an emulated guest seconds.
     """
     layout = Path(_fixture("image", "debian"))
     shutil.copytree(layout, stage / "debian")
-    shutil.copy(_fixture("image", "debian", "--archive"), stage / "debian.tar")
     storage = cache / f"registry-{layout.name}"
     if not (storage / "done").exists():
         shutil.rmtree(storage, ignore_errors=True)
@@ -250,6 +252,16 @@ def copy_debian(stage: Path, cache: Path) -> None:
             _fixture("registry-stop", description)
         (storage / "done").touch()
     shutil.copytree(storage, stage / "registry")
+    share_blobs(stage / "debian", stage / "registry")
+
+
+def share_blobs(layout: Path, storage: Path) -> None:
+    """Make one file with two names of each blob that a layout and a registry's storage both have."""
+    for blob in (layout / "blobs" / "sha256").iterdir():
+        stored = storage / STORED / blob.name[:2] / blob.name / "data"
+        if stored.exists():
+            stored.unlink()
+            os.link(blob, stored)
 
 
 def _fixture(*words: str) -> str:

@@ -79,6 +79,9 @@ def install(
         stage = Path(name)
         _stage(stage, product, cache, debian=debian, python=python)
         guest.push(stage, HOME)
+    if debian:
+        # An archive of an image is its layout in a tar: image spec, image-layout.md.
+        _root(guest, f"tar -C {HOME}/debian -cf {HOME}/debian.tar .")
     # What an earlier run, or the machine that `local` shows, has there is not what is under test.
     _root(guest, f"rm -rf {PREFIX} /etc/locald")
     _root(guest, _make_homes(users))

@@ -88,3 +88,21 @@ def test_a_guest_without_a_python_gets_the_shim(tmp_path: Path) -> None:
     assert "allow-user = plain" in guest.scripts
     assert "venv" not in guest.scripts
     assert "admin" not in guest.scripts
+
+
+def test_a_registry_shares_the_blobs_of_a_layout(tmp_path: Path) -> None:
+    """Only those that both have; what the registry alone has stays its own."""
+    layout, storage = tmp_path / "layout" / "blobs" / "sha256", tmp_path / "storage"
+    layout.mkdir(parents=True)
+    for name in ("aa1", "bb2"):
+        (layout / name).write_text(name)
+    for name in ("aa1", "cc3"):
+        data = storage / inputs.STORED / name[:2] / name / "data"
+        data.parent.mkdir(parents=True)
+        data.write_text(name)
+
+    inputs.share_blobs(tmp_path / "layout", storage)
+
+    shared, own = (storage / inputs.STORED / name[:2] / name / "data" for name in ("aa1", "cc3"))
+    assert shared.samefile(layout / "aa1")
+    assert own.read_text() == "cc3"

@@ -91,3 +91,15 @@ def test_a_packed_directory_names_no_owner(tmp_path: Path) -> None:
     assert entries["program"].mode & 0o777 == 0o755
     assert entries["link"].issym()
     assert {(entry.uid, entry.uname) for entry in entries.values()} == {(0, "")}
+
+
+def test_a_file_with_two_names_is_packed_once(tmp_path: Path) -> None:
+    """What a host has twice crosses the connection once."""
+    (tmp_path / "one").write_bytes(b"x" * 100_000)
+    os.link(tmp_path / "one", tmp_path / "two")
+
+    packed = pack(tmp_path)
+
+    assert len(packed) < 150_000
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        assert archive.getmember("two").linkname == "one"

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -307,15 +307,18 @@ class Shim:
         call = call or Call()
         bundle.write()
         process = self.start(self.arguments(bundle, call), bundle.caller, call)
+        below: list[int] = []
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
+            # A payload that outlives its shim, in a mutant, is nobody's descendant by then.
+            below = Running(process).descendants()
             if line != b"ready\n":
                 out, err = process.communicate(timeout=RUN_LIMIT_S)
                 raise AssertionError(f"the payload did not get ready: {line + out!r} {err!r}")
             yield Running(process)
         finally:
-            end(process, Running(process).descendants())
+            end(process, {*below, *Running(process).descendants()})
 
 
 class Run:
@@ -358,7 +361,7 @@ def wait_until(holds: Callable[[], bool], what: str, limit_s: float = 5.0) -> No
         time.sleep(POLL_S)
 
 
-def end(process: subprocess.Popen[bytes], below: Sequence[int]) -> None:
+def end(process: subprocess.Popen[bytes], below: Iterable[int]) -> None:
     """Kill a shim and whatever it left, and collect it."""
     process.kill()
     for pid in filter(is_alive, below):

@@ -23,6 +23,8 @@ PAYLOAD: Final = Path(__file__).parent / "payload"
 COMPILE_LIMIT_S: Final = 120
 DOWNLOAD_LIMIT_S: Final = 300
 FIXTURE_LIMIT_S: Final = 1500
+# Of each kind: two trees' worth, for the versions of Python that guests have.
+KEPT: Final = 6
 # Where a registry keeps a blob, below the two first digits of its digest: distribution, storage paths.
 STORED: Final = "docker/registry/v2/blobs/sha256"
 ROOT: Final = Path(__file__).parent.parent
@@ -78,6 +80,14 @@ def locked(cache: Path) -> Iterator[None]:
     with (cache / ".lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def keep_newest(used: Path, pattern: str) -> None:
+    """Remove those beside `used` that were used longest ago: each commit makes another wheel, and nobody looks here."""
+    os.utime(used)
+    by_age = sorted(used.parent.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in by_age[KEPT:]:
+        shutil.rmtree(old)
 
 
 def compile_static(
@@ -200,10 +210,10 @@ def download_wheels(wheel: Path, directory: Path, python: str) -> Path:
     """Put `wheel` and the wheels it depends on, for a Python such as 3.11, into a directory; return that."""
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()[:16]
     target = directory / f"wheels-{digest}-{python}"
-    if (target / "done").exists():
-        return target
-    download(str(wheel), target, python)
-    (target / "done").touch()
+    if not (target / "done").exists():
+        download(str(wheel), target, python)
+        (target / "done").touch()
+    keep_newest(target, "wheels-*")
     return target
 
 
@@ -251,6 +261,7 @@ def copy_debian(stage: Path, cache: Path) -> None:
         finally:
             _fixture("registry-stop", description)
         (storage / "done").touch()
+    keep_newest(storage, "registry-*")
     shutil.copytree(storage, stage / "registry")
     share_blobs(stage / "debian", stage / "registry")
 

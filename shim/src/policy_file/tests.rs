@@ -39,6 +39,18 @@ fn a_caller_is_permitted_by_user_or_group_by_name_or_number() {
 }
 
 #[test]
+fn numbers_are_judged_without_the_tables_of_accounts() {
+    for (allow, names) in [
+        ("", false),
+        ("allow-user = 1000\nallow-group = 50", false),
+        ("allow-user = 1000\nallow-user = ann", true),
+        ("allow-user = 1000\nallow-group = developers", true),
+    ] {
+        assert_eq!(parsed(allow).names_accounts(), names, "{allow}");
+    }
+}
+
+#[test]
 fn membership_counts_only_in_the_credentials() {
     assert_eq!(
         permits("version=1\nallow-group=developers", &caller(1001, 1001, &[])),

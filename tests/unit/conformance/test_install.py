@@ -1,6 +1,7 @@
 """What goes into a guest follows the guest: its Python decides the wheels, and whether there is a locald at all."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,17 @@ def test_a_registry_shares_the_blobs_of_a_layout(tmp_path: Path) -> None:
     shared, own = (storage / inputs.STORED / name[:2] / name / "data" for name in ("aa1", "cc3"))
     assert shared.samefile(layout / "aa1")
     assert own.read_text() == "cc3"
+
+
+def test_what_was_used_last_is_kept(tmp_path: Path) -> None:
+    """As many of a kind as are wanted at once; another kind is not counted."""
+    made = [tmp_path / f"wheels-{number}" for number in range(inputs.KEPT + 2)]
+    for age, directory in enumerate([*made, tmp_path / "registry-image"]):
+        (directory / "some").mkdir(parents=True)
+        os.utime(directory, (age, age))
+
+    inputs.keep_newest(made[0], "wheels-*")
+
+    gone = {directory.name for directory in made if not directory.exists()}
+    assert gone == {"wheels-1", "wheels-2"}
+    assert (tmp_path / "registry-image").exists()

@@ -57,15 +57,15 @@ class Clause:
 
         A host on which the product has to refuse (`UNSUPPORTED`) is none of those that "*" means.
         """
-        return _covers(self.profiles, "" if UNSUPPORTED in traits else profile, traits)
+        return covers(self.profiles, "" if UNSUPPORTED in traits else profile, traits)
 
     def is_about(self, runtime: str) -> bool:
         """Say whether the clause says anything of `runtime`."""
-        return _covers(self.runtimes, runtime)
+        return covers(self.runtimes, runtime)
 
 
-def _covers(patterns: Iterable[str], name: str, traits: Collection[str] = ()) -> bool:
-    """Say whether `patterns` take `name` in; the last that matches decides, and a leading "!" takes it out."""
+def covers(patterns: Iterable[str], name: str, traits: Collection[str] = ()) -> bool:
+    """Say whether patterns like those of `Clause.profiles` take `name` in; the last that matches decides."""
     covered = False
     for pattern in patterns:
         wanted = pattern.removeprefix("!")

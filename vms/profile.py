@@ -24,6 +24,7 @@ TRAITS: Mapping[str, str] = {
     "no-user-namespaces": "nobody who logs in gets a user namespace, root neither",
     "apparmor": "it is AppArmor that refuses them",
     "hardened": "/proc hides other users' processes, /home is nosuid and nodev, ptrace is for root",
+    "cgroup2": "memory, pids and cpu are controllers of cgroup v2, so that what it delegates can have limits",
     "oracle": "podman and crun are installed; what the product does is compared with what they do",
     "unsupported": "the product has to refuse this host; only clauses that name this trait apply",
 }

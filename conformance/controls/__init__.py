@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from conformance.clauses import Catalogue, CatalogueError, matches
+from conformance.clauses import Catalogue, CatalogueError, covers, matches
 
 DECLARED: Final = Path(__file__).with_name("controls.toml")
 WRAPPER: Final = Path(__file__).with_name("wrapper.c")
@@ -31,7 +31,8 @@ class Control:
     package: str = ""
     # Globs of clauses that the fault breaks beside those that claim it: each is told otherwise.
     also: tuple[str, ...] = ()
-    # Globs of the profiles on which it can be seen: elsewhere what it breaks is refused for another reason.
+    # Where it can be seen, in patterns like those of `Clause.profiles`: elsewhere what it breaks is refused for
+    # another reason.
     hosts: tuple[str, ...] = ("*",)
 
 
@@ -69,7 +70,7 @@ def claims(
     catalogue: Catalogue, control: Control, profile: str, traits: Collection[str] = ()
 ) -> tuple[str, ...]:
     """Return the clauses that claim to see `control`, on `profile`, which has these traits."""
-    if not matches(profile, ",".join(control.hosts)):
+    if not covers(control.hosts, profile, traits):
         return ()
     return tuple(
         clause.id

@@ -16,6 +16,7 @@ from conformance.clauses import (
     read_catalogue,
     select,
 )
+from conformance.controls import read_controls
 
 GOOD = """
 ["BUNDLE-001"]
@@ -66,12 +67,14 @@ def test_traits_choose_as_names_do() -> None:
     assert applies(["@unsupported"], "unsupported")
 
 
-def test_every_trait_that_a_clause_names_is_one_of_a_profile() -> None:
+def test_every_trait_that_a_clause_or_a_control_names_is_one_of_a_profile() -> None:
     """A slip of the pen would be a clause that applies nowhere, or everywhere."""
-    for clause in read_catalogue().values():
-        for pattern in clause.profiles:
+    named = {clause.id: clause.profiles for clause in read_catalogue().values()}
+    named |= {control.name: control.hosts for control in read_controls().values()}
+    for name, patterns in named.items():
+        for pattern in patterns:
             trait = pattern.removeprefix("!")
-            assert not trait.startswith("@") or trait[1:] in vms.TRAITS, clause.id
+            assert not trait.startswith("@") or trait[1:] in vms.TRAITS, name
 
 
 @pytest.mark.parametrize(

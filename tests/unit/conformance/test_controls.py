@@ -61,6 +61,9 @@ def test_a_fault_is_planted_only_where_it_can_be_seen() -> None:
 
     assert claims(CATALOGUE, control, "vm-1") == ("AB-001",)
     assert claims(CATALOGUE, control, "local") == ()
+    (by_trait,) = parse_controls('[one]\nsays = "s"\nrules = "1"\nhosts = ["*", "!@cgroup2"]\n').values()
+    assert claims(CATALOGUE, by_trait, "vm-1", ["cgroup2"]) == ()
+    assert claims(CATALOGUE, by_trait, "vm-1") == ("AB-001",)
     assert make_account(CATALOGUE, "local", {"one": {}}, [control]).missed == ()
 
 

@@ -37,6 +37,13 @@ def test_every_profile_of_the_project_is_valid(name: str) -> None:
     assert profile.read(name).facts
 
 
+@pytest.mark.parametrize("name", profile.names())
+def test_a_host_has_the_trait_of_cgroup_v2_if_it_proves_it(name: str) -> None:
+    """What is chosen by a trait would otherwise be chosen by somebody's word."""
+    found = profile.read(name)
+    assert ("cgroup2" in found.traits) == any(fact.id == "cgroup2" for fact in found.facts)
+
+
 def test_defaults_are_few() -> None:
     """A fact demands success unless it says otherwise; no engine is allowed."""
     parsed = profile.parse(vm(), PATH)

@@ -124,10 +124,20 @@ def test_the_end_of_the_payload_ends_its_orphans(subject: Subject, mode: Mode) -
 
 @pytest.mark.clause("SIG-006")
 def test_the_init_stage_reaps(subject: Subject, mode: Mode) -> None:
-    """With the init stage an orphan that ended does not stay as a zombie."""
+    """With the init stage no orphan that ended stays as a zombie, also where many end at one moment."""
     result = subject.run("/observe", "reap", mode=mode, init=True)
 
     assert (result.exit_code, result.stdout) == (0, "reaped\n"), result
+
+
+@pytest.mark.clause("SIG-009")
+def test_a_keyboards_signal_is_the_whole_jobs(subject: Subject, mode: Mode) -> None:
+    """With the init stage INT reaches the payload's child too, as a terminal would send it; TERM the payload alone."""
+    steps = [*once_ready(number("TERM")), {"expect": "payload 15"}, {"signal": number("INT"), "to": "user"}]
+    result = subject.run("/observe", "job", mode=mode, init=True, steps=steps)
+
+    assert (result.exit_code, result.problem) == (0, ""), result
+    assert sorted(result.stdout.split("\n")) == ["", "child 2", "payload 15", "payload 2", "ready"], result
 
 
 @pytest.mark.clause("SIG-007")

@@ -9,7 +9,8 @@
  *   observe signals N         say "ready", report N signals as they come, exit 0
  *   observe wait              say "ready" and wait to be killed, default dispositions
  *   observe orphan            leave a grandchild behind, say "ready", wait
- *   observe reap              make an orphan that ends, and see whether somebody reaps it
+ *   observe reap              make orphans that end at once, and see whether somebody reaps them all
+ *   observe job               with a child in its group, say which of TERM and INT each gets, until both had INT
  *   observe touch PATH        make PATH (it exists: open it for writing), say the errno
  *   observe stat PATH...      uid, gid and mode of each
  *   observe cat               copy the standard input to the standard output
@@ -353,26 +354,36 @@ static int leave_orphan(void)
         pause();
 }
 
-/* The orphan's pid must vanish: a zombie that nobody reaps stays visible to kill(pid, 0). */
+/* The pid of each orphan must vanish: a zombie that nobody reaps stays visible to kill(pid, 0). They end at one moment,
+ * so that their SIGCHLDs become one: the kernel keeps no count of a signal that is pending. */
 static int see_reaping(void)
 {
-    int ends[2];
-    pid_t orphan = 0;
-    if (pipe(ends) < 0)
+    enum { ORPHANS = 12 };
+    int names[2], gate[2];
+    pid_t orphans[ORPHANS] = {0};
+    if (pipe(names) < 0 || pipe(gate) < 0)
         return 1;
     if (fork() == 0) {
-        pid_t inner = fork();
-        if (inner == 0) {
-            usleep(100000);
-            _exit(0);
+        close(gate[1]);
+        for (int i = 0; i < ORPHANS; i++) {
+            pid_t inner = fork();
+            if (inner == 0) {
+                char byte;
+                (void)!read(gate[0], &byte, 1);
+                _exit(0);
+            }
+            (void)!write(names[1], &inner, sizeof inner);
         }
-        (void)!write(ends[1], &inner, sizeof inner);
         _exit(0);
     }
-    (void)!read(ends[0], &orphan, sizeof orphan);
+    for (int i = 0; i < ORPHANS; i++)
+        (void)!read(names[0], &orphans[i], sizeof orphans[i]);
     wait(NULL);
-    for (int i = 0; i < 500; i++) {
-        if (kill(orphan, 0) < 0 && errno == ESRCH) {
+    close(gate[1]);
+    for (int i = 0, gone = 0; i < 500; i++) {
+        while (gone < ORPHANS && kill(orphans[gone], 0) < 0 && errno == ESRCH)
+            gone++;
+        if (gone == ORPHANS) {
             say("reaped\n");
             return 0;
         }
@@ -380,6 +391,35 @@ static int see_reaping(void)
     }
     say("zombie\n");
     return 1;
+}
+
+static void tell_signals(const char *who, const sigset_t *set)
+{
+    char line[32];
+    int signal = 0;
+    while (signal != SIGINT) {
+        sigwait(set, &signal);
+        snprintf(line, sizeof line, "%s %d\n", who, signal);
+        say(line);
+    }
+}
+
+static int see_job(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        tell_signals("child", &set);
+        _exit(0);
+    }
+    say("ready\n");
+    tell_signals("payload", &set);
+    waitpid(child, NULL, 0);
+    return 0;
 }
 
 static void window(void)
@@ -463,6 +503,8 @@ int main(int argc, char **argv)
         return leave_orphan();
     if (!strcmp(verb, "reap"))
         return see_reaping();
+    if (!strcmp(verb, "job"))
+        return see_job();
     if (!strcmp(verb, "touch") && argc > 2) {
         int fd = open(argv[2], O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
         printf("touch %d\n", fd < 0 ? errno : 0);

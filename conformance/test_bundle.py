@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from conformance.runtimes import Config, Mode
-from conformance.subject import Result, Subject
+from conformance.subject import Job, Result, Subject
 
 SPECS: Final = Path(__file__).parent / "specs"
 SIGKILL: Final = 9
@@ -86,6 +86,20 @@ def test_what_cannot_be_executed(subject: Subject, mode: Mode) -> None:
 
     assert (plain.exit_code, absent.exit_code) == (126, 127), (plain, absent)
     assert len(plain.stderr.splitlines()) == len(absent.stderr.splitlines()) == 1
+
+
+@pytest.mark.clause("BUNDLE-024")
+def test_a_program_is_looked_for_in_path(subject: Subject, mode: Mode) -> None:
+    """A name without a slash is looked for in the PATH of process.env, and there in absolute directories alone."""
+
+    def search(path: str) -> Job:
+        change = written(process__env=[f"PATH={path}"], process__cwd="/")
+        return subject.container("observe", "exit", "3", mode=mode, change=change)
+
+    paths = ("/nowhere:/", ".", "", "/nowhere")
+    found = [result.exit_code for result in subject.call(*map(search, paths))]
+
+    assert dict(zip(paths, found, strict=True)) == {"/nowhere:/": 3, ".": 127, "": 127, "/nowhere": 127}
 
 
 @pytest.mark.clause("BUNDLE-004")

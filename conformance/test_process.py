@@ -259,6 +259,12 @@ def test_no_typing_into_a_terminal(subject: Subject, mode: Mode) -> None:
     assert {attempts.get("tiocsti"), attempts.get("tioclinux")} <= DENIED, attempts
 
 
+@pytest.mark.clause("SECCOMP-005")
+def test_a_call_that_is_not_known_is_absent(subject: Subject, mode: Mode) -> None:
+    """What the filter has never heard of answers ENOSYS and not EPERM: a C library falls back to an older call."""
+    assert subject.see(mode).facts.attempts["unknown"] == errno.ENOSYS
+
+
 @pytest.mark.clause("SECCOMP-004")
 def test_fixed_settings_cannot_be_changed(subject: Subject, mode: Mode) -> None:
     """The payload cannot make device nodes, and cannot write to kernel settings (MOUNT-003: nor read kcore)."""

@@ -231,3 +231,18 @@ def test_a_terminal_is_asked_for_and_not_there(subject: Subject, mode: Mode) -> 
         assert result.facts.process["tty"] == "111"
     else:
         assert (result.exit_code, bool(result.code)) == (125, True), result
+
+
+@pytest.mark.clause("TTY-005")
+def test_a_payload_can_make_terminals(subject: Subject, mode: Mode) -> None:
+    """Whoever the payload is, /dev/ptmx gives it a terminal of the container's own devpts."""
+    caller = subject.caller()
+
+    def change(config: Config) -> None:
+        if mode == "mapped":
+            config["process"]["user"] = {"uid": 1000, "gid": 1000}
+
+    result = subject.run(mode=mode, change=change)
+
+    assert int(result.facts.process["uid"]) == (1000 if mode == "mapped" else caller.uid), result
+    assert result.facts.attempts["open-ptmx"] == 0, result

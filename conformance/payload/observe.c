@@ -198,6 +198,8 @@ static void attempts(void)
     TRY("write-sys", open("/sys/kernel/uevent_helper", O_WRONLY | O_CLOEXEC));
     TRY("make-dev", make_file("/dev/conformance"));
     TRY("make-root", make_file("/conformance"));
+    TRY("unknown", syscall(9999));
+    TRY("open-ptmx", open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC));
     TRY("make-shm", make_file("/dev/shm/conformance"));
 }
 

@@ -132,8 +132,10 @@ def make_layer(entries: Sequence[Entry]) -> bytes:
     return buffer.getvalue()
 
 
-def write_layout(directory: Path, layer: bytes, config: Mapping[str, object], *, tag: str = "latest") -> Path:
-    """Write an OCI image layout with one image of one gzip layer; image-spec 1.0."""
+def write_layout(
+    directory: Path, layers: Sequence[bytes], config: Mapping[str, object], *, tag: str = "latest"
+) -> Path:
+    """Write an OCI image layout with one image of these layers, the lowest first, by gzip; image-spec 1.0."""
     blobs = directory / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
 
@@ -153,13 +155,16 @@ def write_layout(directory: Path, layer: bytes, config: Mapping[str, object], *,
         "architecture": "amd64",
         "os": "linux",
         "config": dict(config),
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers],
+        },
     }
     manifest = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": put(text(image), "config.v1+json"),
-        "layers": [put(gzip.compress(layer, mtime=0), "layer.v1.tar+gzip")],
+        "layers": [put(gzip.compress(layer, mtime=0), "layer.v1.tar+gzip") for layer in layers],
     }
     named = put(text(manifest), "manifest.v1+json") | {
         "annotations": {"org.opencontainers.image.ref.name": tag}
@@ -170,7 +175,7 @@ def write_layout(directory: Path, layer: bytes, config: Mapping[str, object], *,
 
 
 def make_images(directory: Path, observer: bytes) -> None:
-    """Write the kit's own images: `small` (all root's) and `owners` (files of several ids, USER 999)."""
+    """Write the kit's own images: `small` (all root's), `owners` (USER 999), `layers` (whiteouts, special modes)."""
     base = [
         *(Entry(name, mode=0o755, directory=True) for name in ("bin", "etc", "srv")),
         Entry("tmp", mode=0o1777, directory=True),
@@ -183,9 +188,21 @@ def make_images(directory: Path, observer: bytes) -> None:
         Entry("srv/daemon", b"of 1\n", uid=1, gid=1),
         Entry("srv/root", b"of 0\n"),
     ]
+    lower = [
+        *(Entry(name, mode=0o755, directory=True) for name in ("srv/emptied", "srv/merged")),
+        *(Entry(f"srv/{name}", b"lower") for name in ("kept", "gone", "emptied/old", "merged/old")),
+        Entry("srv/marked", b"lower", mode=0o6755),
+    ]
+    # A leading `.wh.` hides a name of the layers below, the opaque one all that they have there: image spec, layer.md.
+    upper = [
+        Entry("srv/.wh.gone"),
+        Entry("srv/emptied/.wh..wh..opq"),
+        *(Entry(f"srv/{name}", b"upper") for name in ("emptied/new", "merged/new")),
+    ]
     command = {"Cmd": ["/bin/observe", "facts"], "Env": ["IMAGE_SAYS=yes"], "WorkingDir": "/srv"}
-    write_layout(directory / "small", make_layer(base), command)
-    write_layout(directory / "owners", make_layer([*base, *owned]), {**command, "User": "service"})
+    write_layout(directory / "small", [make_layer(base)], command)
+    write_layout(directory / "layers", [make_layer([*base, *lower]), make_layer(upper)], command)
+    write_layout(directory / "owners", [make_layer([*base, *owned])], {**command, "User": "service"})
     with tarfile.open(directory / "small.tar", "w") as archive:
         for path in sorted((directory / "small").iterdir()):
             archive.add(path, arcname=path.name)

@@ -136,9 +136,9 @@ def make_images(place: Path, observer: bytes, busybox: bytes) -> None:
     ]
     layer = inputs.make_layer(entries)
     for name, config in CONFIGS.items():
-        inputs.write_layout(place / name, layer, config)
+        inputs.write_layout(place / name, [layer], config)
     other = inputs.make_layer([*entries, Entry("srv/stored", b"of the store\n")])
-    inputs.write_layout(place / STORED, other, CONFIGS["named"])
+    inputs.write_layout(place / STORED, [other], CONFIGS["named"])
 
 
 def make_context(place: Path, observer: bytes, busybox: bytes) -> None:

@@ -1,5 +1,6 @@
 """IMG: an image, from wherever it comes, is run as it says."""
 
+import errno
 from typing import Any, Final
 
 import pytest
@@ -125,6 +126,22 @@ def test_several_owners(subject: Subject) -> None:
     ], owners
     assert writes.stdout == "touch 0\n", writes
     assert writes.after.strip() == f"{caller.uid}:{caller.gid}"
+
+
+@pytest.mark.clause("IMG-010")
+def test_what_layers_say_is_what_the_tree_holds(subject: Subject, mode: Mode) -> None:
+    """A whiteout and an opaque directory hide what is below; setuid, setgid and sticky bits are kept."""
+    shared = "/tmp"  # noqa: S108  # of the image
+    names = ("kept", "gone", "emptied/old", "emptied/new", "merged/old", "merged/new", "marked")
+    words = ("--mode", mode, f"oci:{IMAGES}/layers", "--", "/bin/observe", "stat")
+    (result,) = subject.call(subject.locald("run", *words, *(f"/srv/{name}" for name in names), shared))
+    seen = {name: rest for name, *rest in map(str.split, result.stdout.splitlines())}
+    absent = ["errno", str(errno.ENOENT)]
+
+    assert {name for name, rest in seen.items() if rest == absent} == {"/srv/gone", "/srv/emptied/old"}, (
+        result
+    )
+    assert (seen["/srv/marked"][-1], seen[shared][-1]) == ("106755", "41777"), result
 
 
 @pytest.mark.clause("IMG-005")

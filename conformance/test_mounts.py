@@ -236,6 +236,7 @@ def test_the_network_is_the_hosts_or_a_new_one(subject: Subject, mode: Mode) -> 
     assert own.facts.table("namespaces")["net"] != host, own
     assert [line.split(":")[0].strip() for line in own.facts.lines("net")[2:]] == ["lo"]
     assert own.facts.text("port-start") == "0"
+    assert own.facts.attempts["reach-loopback"] == 0, own
 
 
 @pytest.mark.clause("NS-003")

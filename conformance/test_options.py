@@ -38,7 +38,7 @@ def image(subject: Subject, tmp_path: Path) -> MakeImage:
 
     def make(config: dict[str, Any]) -> str:
         place = f"{HOME}/images/{subject.make_token()}"
-        subject.guest.push(inputs.write_layout(tmp_path / place.rpartition("/")[2], layer, config), place)
+        subject.guest.push(inputs.write_layout(tmp_path / place.rpartition("/")[2], [layer], config), place)
         subject.root(f"chmod -R a+rX {place}")
         return f"oci:{place}"
 

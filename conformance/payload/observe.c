@@ -18,6 +18,7 @@
  *   observe winch             print the window size, wait for SIGWINCH, print it again
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +32,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -158,6 +160,17 @@ static int read_byte(const char *path)
     return got == 1 ? 0 : -1;
 }
 
+/* Nothing is sent; but without lo there is no way there. */
+static int reach_loopback(void)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(9), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int ret = fd < 0 ? fd : connect(fd, (struct sockaddr *)&address, sizeof address);
+    close(fd);
+    return ret;
+}
+
 static void attempts(void)
 {
     char byte = 'x';
@@ -199,6 +212,7 @@ static void attempts(void)
     TRY("make-dev", make_file("/dev/conformance"));
     TRY("make-root", make_file("/conformance"));
     TRY("unknown", syscall(9999));
+    TRY("reach-loopback", reach_loopback());
     TRY("open-ptmx", open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC));
     TRY("make-shm", make_file("/dev/shm/conformance"));
 }

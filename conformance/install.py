@@ -66,7 +66,7 @@ def install(
         product: What is under test.
         cache: Where inputs are kept on the controller.
         users: Who shall be allowed to run containers.
-        debian: Bring the Debian image too, and a registry that has it: some 100 MB.
+        debian: Bring the Debian image too, and a registry that has it: some 40 MB, and as much again for an archive.
 
     Raises:
         inputs.InputError: Something could not be made on the controller.

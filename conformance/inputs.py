@@ -28,6 +28,8 @@ KEPT: Final = 6
 # Where a registry keeps a blob, below the two first digits of its digest: distribution, storage paths.
 STORED: Final = "docker/registry/v2/blobs/sha256"
 ROOT: Final = Path(__file__).parent.parent
+# A descriptor of the image spec, as JSON has it.
+Descriptor = dict[str, object]
 
 
 class InputError(Exception):
@@ -132,50 +134,83 @@ def make_layer(entries: Sequence[Entry]) -> bytes:
     return buffer.getvalue()
 
 
-def write_layout(
-    directory: Path, layers: Sequence[bytes], config: Mapping[str, object], *, tag: str = "latest"
-) -> Path:
-    """Write an OCI image layout with one image of these layers, the lowest first, by gzip; image-spec 1.0."""
-    blobs = directory / "blobs" / "sha256"
-    blobs.mkdir(parents=True, exist_ok=True)
+class Layout:
+    """An OCI image layout in the making: image-spec 1.0."""
 
-    def put(content: bytes, media_type: str) -> dict[str, object]:
+    def __init__(self, directory: Path) -> None:
+        """Begin the layout in `directory`."""
+        self.directory = directory
+        self._blobs = directory / "blobs" / "sha256"
+        self._blobs.mkdir(parents=True, exist_ok=True)
+
+    def add(
+        self,
+        layers: Sequence[bytes],
+        config: Mapping[str, object],
+        *,
+        architecture: str = "amd64",
+        diff_ids: Sequence[str] | None = None,
+    ) -> Descriptor:
+        """Add an image of these layers, the lowest first, by gzip; with `diff_ids` a config that says so of them."""
+        told = [hashlib.sha256(layer).hexdigest() for layer in layers] if diff_ids is None else diff_ids
+        image = {
+            "architecture": architecture,
+            "os": "linux",
+            "config": dict(config),
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in told]},
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": self._put(_document(image), "config.v1+json"),
+            "layers": [self._put(gzip.compress(layer, mtime=0), "layer.v1.tar+gzip") for layer in layers],
+        }
+        described = self._put(_document(manifest), "manifest.v1+json")
+        return described | {"platform": {"os": "linux", "architecture": architecture}}
+
+    def add_index(self, images: Sequence[Descriptor]) -> Descriptor:
+        """Add an index of these images, one a platform."""
+        index = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": images,
+        }
+        return self._put(_document(index), "index.v1+json")
+
+    def finish(self, named: Descriptor, tag: str = "latest") -> Path:
+        """Give what was added its name; return the directory."""
+        entry = named | {"annotations": {"org.opencontainers.image.ref.name": tag}}
+        (self.directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+        index = _document({"schemaVersion": 2, "manifests": [entry]})
+        (self.directory / "index.json").write_bytes(index)
+        return self.directory
+
+    def _put(self, content: bytes, media_type: str) -> Descriptor:
         digest = hashlib.sha256(content).hexdigest()
-        (blobs / digest).write_bytes(content)
+        (self._blobs / digest).write_bytes(content)
         return {
             "mediaType": f"application/vnd.oci.image.{media_type}",
             "digest": f"sha256:{digest}",
             "size": len(content),
         }
 
-    def text(document: object) -> bytes:
-        return json.dumps(document, sort_keys=True).encode()
 
-    image = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": dict(config),
-        "rootfs": {
-            "type": "layers",
-            "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers],
-        },
-    }
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": put(text(image), "config.v1+json"),
-        "layers": [put(gzip.compress(layer, mtime=0), "layer.v1.tar+gzip") for layer in layers],
-    }
-    named = put(text(manifest), "manifest.v1+json") | {
-        "annotations": {"org.opencontainers.image.ref.name": tag}
-    }
-    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    (directory / "index.json").write_bytes(text({"schemaVersion": 2, "manifests": [named]}))
-    return directory
+def _document(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def write_layout(directory: Path, layers: Sequence[bytes], config: Mapping[str, object]) -> Path:
+    """Write a layout with one image of these layers."""
+    layout = Layout(directory)
+    return layout.finish(layout.add(layers, config))
 
 
 def make_images(directory: Path, observer: bytes) -> None:
-    """Write the kit's own images: `small` (all root's), `owners` (USER 999), `layers` (whiteouts, special modes)."""
+    """Write the kit's own images.
+
+    `small` (all root's), `owners` (USER 999), `layers` (whiteouts, special modes), `platforms` (an index that names
+    another machine first), `lying` (a layer that is not what its config says).
+    """
     base = [
         *(Entry(name, mode=0o755, directory=True) for name in ("bin", "etc", "srv")),
         Entry("tmp", mode=0o1777, directory=True),
@@ -203,6 +238,14 @@ def make_images(directory: Path, observer: bytes) -> None:
     write_layout(directory / "small", [make_layer(base)], command)
     write_layout(directory / "layers", [make_layer([*base, *lower]), make_layer(upper)], command)
     write_layout(directory / "owners", [make_layer([*base, *owned])], {**command, "User": "service"})
+    platforms = Layout(directory / "platforms")
+    foreign, own = (
+        platforms.add([make_layer(base)], {"Cmd": ["/bin/observe", "exit", code]}, architecture=name)
+        for name, code in (("arm64", "4"), ("amd64", "3"))
+    )
+    platforms.finish(platforms.add_index([foreign, own]))
+    lying = Layout(directory / "lying")
+    lying.finish(lying.add([make_layer(base)], command, diff_ids=[hashlib.sha256(b"another").hexdigest()]))
     with tarfile.open(directory / "small.tar", "w") as archive:
         for path in sorted((directory / "small").iterdir()):
             archive.add(path, arcname=path.name)

@@ -94,12 +94,31 @@ def test_a_program_is_looked_for_in_path(subject: Subject, mode: Mode) -> None:
 
     def search(path: str) -> Job:
         change = written(process__env=[f"PATH={path}"], process__cwd="/")
-        return subject.container("observe", "exit", "3", mode=mode, change=change)
+        # A file that may not be executed does not end the search.
+        return subject.container(
+            "observe",
+            "exit",
+            "3",
+            mode=mode,
+            change=change,
+            files={"rootfs/plain/observe": {"content": "no"}},
+        )
 
-    paths = ("/nowhere:/", ".", "", "/nowhere")
-    found = [result.exit_code for result in subject.call(*map(search, paths))]
+    # Without PATH: in the directories that the standard specs name.
+    usual = (
+        subject.container(
+            *(name, "exit", "3"),
+            mode=mode,
+            change=written(process__env=[]),
+            before=f'cd "$BUNDLE/rootfs"; mkdir -p {directory}; ln observe {directory}/{name}',
+        )
+        for directory, name in (("usr/local/sbin", "first"), ("bin", "last"))
+    )
+    wanted = {"/nowhere:/": 3, "/plain:/": 3, "/plain": 126, ".": 127, "": 127, "/nowhere": 127}
+    found = [result.exit_code for result in subject.call(*map(search, wanted))]
 
-    assert dict(zip(paths, found, strict=True)) == {"/nowhere:/": 3, ".": 127, "": 127, "/nowhere": 127}
+    assert dict(zip(wanted, found, strict=True)) == wanted
+    assert [result.exit_code for result in subject.call(*usual)] == [3, 3]
 
 
 @pytest.mark.clause("BUNDLE-004")

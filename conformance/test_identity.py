@@ -189,6 +189,23 @@ def test_owners_in_the_root_are_seen_right(subject: Subject) -> None:
     assert [line.split()[1] for line in result.stdout.splitlines()] == ["1", "1000", "0"], result
 
 
+@pytest.mark.clause("ID-012")
+def test_what_subordinate_ids_left_is_removed(subject: Subject) -> None:
+    """`cleanup` empties the root filesystem of a bundle in the caller's own map; he alone could not."""
+    start, _ = subordinate(subject, "subuid")
+    foreign = '"$BUNDLE/rootfs/srv/left"'
+    (result,) = subject.call(
+        subject.container(mode="mapped", files={"rootfs/srv/left/file": {}, "rootfs/srv/own": {}})
+        | {
+            "argv": [subject.runtime.program, "cleanup", "--bundle", "{bundle}"],
+            "before": f"chown -R {start + 999} {foreign}; chmod -R go-rwx {foreign}",
+            "after": 'ls -A "$BUNDLE/rootfs"',
+        }
+    )
+
+    assert (result.exit_code, result.after) == (0, ""), result
+
+
 @pytest.mark.alone
 @pytest.mark.clause("ID-011")
 def test_a_malformed_line_of_the_caller_is_refused(subject: Subject) -> None:

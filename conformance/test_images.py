@@ -76,6 +76,8 @@ def test_options_of_run(subject: Subject, mode: Mode) -> None:
     assert facts.process["cwd"] == "/tmp"  # noqa: S108
     assert facts.attempts["make-root"] == 30  # EROFS
     assert [line.split(":")[0].strip() for line in facts.lines("net")[2:]] == ["lo"]
+    # Of a host whose own network is lo alone that would say nothing.
+    assert facts.table("namespaces")["net"] != subject.root("readlink /proc/self/ns/net").stdout.strip()
 
 
 @pytest.mark.clause("IMG-004")
@@ -159,6 +161,23 @@ def test_a_damaged_image(subject: Subject) -> None:
     assert result.exit_code == 125, result
     assert result.code.startswith("image."), result
     assert result.stdout == ""
+
+
+@pytest.mark.clause("IMG-011")
+def test_a_layer_that_is_another(subject: Subject) -> None:
+    """A layer whose content is not that of its diff id is refused, though its digest is right."""
+    (result,) = subject.call(subject.locald("run", f"oci:{IMAGES}/lying"))
+
+    assert result.outcome == (125, "image.digest-mismatch"), result
+    assert result.stdout == ""
+
+
+@pytest.mark.clause("IMG-012")
+def test_the_image_for_this_machine(subject: Subject, mode: Mode) -> None:
+    """Of an index the image for the host's architecture is run, not the one that stands first."""
+    (result,) = subject.call(subject.locald("run", "--mode", mode, f"oci:{IMAGES}/platforms"))
+
+    assert result.exit_code == 3, result  # 4 is the other's
 
 
 @pytest.mark.clause("IMG-006")

@@ -16,6 +16,12 @@ FIXED: Final = {
     "/dev/mqueue": "mqueue",
 }
 NODES: Final = {"null": "1:3", "zero": "1:5", "full": "1:7", "random": "1:8", "urandom": "1:9", "tty": "5:0"}
+LINKS: Final = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
 OWN_NAMESPACES: Final = ("mnt", "pid", "ipc", "uts", "cgroup")
 SHARED: Final = f"{HOME}/work"
 
@@ -27,23 +33,33 @@ def mounting(*mounts: dict[str, Any]) -> Any:
 
 @pytest.mark.clause("MOUNT-001")
 def test_the_fixed_mounts(subject: Subject, mode: Mode) -> None:
-    """proc, sysfs, a tmpfs for /dev, devpts, shm and mqueue are there without being asked for."""
+    """proc, sysfs, a tmpfs for /dev, devpts, shm and mqueue are there without being asked for; shm is everybody's."""
     facts = subject.see(mode).facts
+    modes = dict(line.split()[:2] for line in facts.lines("dev"))
 
     assert {target: facts.mount_at(target).kind for target in FIXED} == FIXED
     assert "ro" in facts.mount_at("/sys").options
+    assert modes["shm"] == "41777", modes
 
 
 @pytest.mark.clause("MOUNT-002")
 def test_six_devices(subject: Subject, mode: Mode) -> None:
-    """/dev holds six device nodes and no other, beside links and the mounts below it."""
-    nodes = {}
+    """/dev holds six device nodes, open to everybody, and no other, beside links and the mounts below it."""
+    nodes, modes = {}, set()
     for line in subject.see(mode).facts.lines("dev"):
         name, kind, _, _, device = line.split()
         if int(kind, 8) & 0o170000 in (0o020000, 0o060000):
             nodes[name] = device
+            modes.add(kind)
 
     assert nodes == NODES
+    assert modes == {"20666"}
+
+
+@pytest.mark.clause("MOUNT-011")
+def test_the_links_of_dev(subject: Subject, mode: Mode) -> None:
+    """/dev/fd, stdin, stdout and stderr lead to the descriptors of whoever looks."""
+    assert subject.see(mode).facts.table("dev-links") == LINKS
 
 
 @pytest.mark.clause("MOUNT-003")
@@ -113,6 +129,29 @@ def test_binds(subject: Subject, mode: Mode) -> None:
     writable, readonly = result.facts.mount_at("/srv/rw"), result.facts.mount_at("/srv/ro")
     assert {"rw", "nosuid", "nodev"} <= writable.options, result
     assert {"ro", "nosuid", "nodev"} <= readonly.options
+
+
+@pytest.mark.clause("MOUNT-012")
+def test_mounts_are_made_in_their_order(subject: Subject, mode: Mode) -> None:
+    """A later mount lies over an earlier one at the same place, and may lie below one; what is missing is made."""
+    sources = {"first": "/srv/new/place", "second": "/srv/new/place", "third": "/srv/new/place/inner"}
+    binds = (
+        {"destination": place, "type": "bind", "source": f"{{bundle}}/{name}", "options": ["rbind", "rw"]}
+        for name, place in sources.items()
+    )
+    shown = ("/srv/new/place/first", "/srv/new/place/second", "/srv/new/place/inner/third", "/srv/new")
+    result = subject.run(
+        *("/observe", "stat", *shown),
+        mode=mode,
+        change=mounting(*binds),
+        files={"first/first": {}, "second/second": {}, "second/inner/mark": {}, "third/third": {}},
+    )
+
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [words[0] for words in lines] == list(shown), result
+    # Hidden by the second; everybody may enter what was made on the way.
+    assert lines[0][1:] == ["errno", "2"], result
+    assert [words[3] for words in lines[1:]] == ["100644", "100644", "40755"], result
 
 
 @pytest.mark.clause("MOUNT-007")
@@ -233,6 +272,14 @@ def test_a_new_network_has_a_way_to_itself(subject: Subject, mode: Mode) -> None
     result = subject.run("/observe", "loopback", mode=mode, change=isolated)
 
     assert (result.exit_code, result.stdout) == (0, "loopback 0\n"), result
+
+
+@pytest.mark.clause("NS-006")
+def test_in_a_new_network_everybody_may_ping(subject: Subject, mode: Mode) -> None:
+    """No capability over a new network is to be had, so its settings allow what ping(8) needs."""
+    result = subject.run("/observe", "ping", mode=mode, change=isolated)
+
+    assert (result.exit_code, result.stdout) == (0, "ping 0\n"), result
 
 
 @pytest.mark.clause("NS-002")

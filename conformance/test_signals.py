@@ -184,6 +184,35 @@ def test_a_terminal_of_its_own(subject: Subject, mode: Mode) -> None:
     assert result.facts.process["sid"] == result.facts.process["pid"]
 
 
+@pytest.mark.clause("TTY-006")
+def test_the_terminals_node_is_the_payloads(subject: Subject, mode: Mode) -> None:
+    """Whoever the payload is, its terminal's node and the console are its own, and nobody else's to read."""
+    caller = subject.caller()
+    user = 1000 if mode == "mapped" else caller.uid
+
+    def change(config: Config) -> None:
+        with_terminal(config)
+        config["process"]["user"] = {"uid": user, "gid": user if mode == "mapped" else caller.gid}
+
+    nodes = ("/dev/console", "/dev/pts/0")
+    result = subject.run("/observe", "stat", *nodes, mode=mode, terminal=[24, 80], change=change)
+
+    seen = [line.split() for line in result.stdout.splitlines()]
+    assert [(name, owner, bits) for name, owner, _, bits in seen] == [
+        (name, str(user), "20620") for name in nodes
+    ], result
+
+
+@pytest.mark.clause("TTY-007")
+def test_the_end_of_a_pipe_is_the_end_of_the_terminals_input(subject: Subject, mode: Mode) -> None:
+    """What comes from a pipe is typed into the terminal, and the pipe's end is its end-of-file key."""
+    result = subject.run("/observe", "cat", mode=mode, change=with_terminal, stdin="typed\n", limit_s=10)
+
+    assert (result.timed_out, result.exit_code) == (False, 0), result
+    # Echoed by the terminal, and written by the payload.
+    assert result.stdout == "typed\r\n" * 2, result
+
+
 @pytest.mark.clause("TTY-002")
 def test_the_window_follows(subject: Subject, mode: Mode) -> None:
     """The container's terminal has the caller's window size, and follows when it changes."""

@@ -98,7 +98,7 @@ def test_a_limit_out_of_range_is_refused(subject: Subject, mode: Mode) -> None:
 
 @pytest.mark.clause("VALUE-003")
 def test_the_options_of_a_mount_are_in_force(subject: Subject, mode: Mode) -> None:
-    """Size, inodes and mode of a tmpfs; noexec of a bind; and an option twice, or half of one, is refused."""
+    """Size, inodes, mode and owner of a tmpfs; noexec of a bind; and an option twice, or half of one, is refused."""
     good, *bad = subject.call(
         *(
             subject.container(
@@ -112,6 +112,12 @@ def test_the_options_of_a_mount_are_in_force(subject: Subject, mode: Mode) -> No
                             "type": "tmpfs",
                             "source": "tmpfs",
                             "options": options,
+                        },
+                        {
+                            "destination": "/mnt",
+                            "type": "tmpfs",
+                            "source": "tmpfs",
+                            "options": ["ro", "noexec"],
                         },
                         {
                             "destination": "/tmp",  # noqa: S108  # in the container
@@ -139,6 +145,9 @@ def test_the_options_of_a_mount_are_in_force(subject: Subject, mode: Mode) -> No
     assert good.exit_code == 0, good
     tmpfs = good.facts.mount_at("/srv")
     assert tmpfs.super_options >= {"size=64k", "nr_inodes=100", "mode=711"}, tmpfs
+    owners = {line.split()[0]: line.split()[2] for line in good.facts.lines("root")}
+    assert owners["srv"] == ("0" if mode == "mapped" else str(subject.caller().uid)), owners
+    assert good.facts.mount_at("/mnt").options >= {"ro", "noexec"}, good
     assert "noexec" in good.facts.mount_at("/tmp").options, good  # noqa: S108
     codes = [result.outcome for result in bad]
     assert codes == [(125, "mount.size" if number == 5 else "mount.option") for number in range(len(bad))]

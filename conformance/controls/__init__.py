@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from conformance.clauses import Catalogue, CatalogueError, covers, matches
+from conformance.controls.builds import Edit
 
-DECLARED: Final = Path(__file__).with_name("controls.toml")
+DECLARED: Final = tuple(Path(__file__).with_name(f"{name}.toml") for name in ("controls", "rules", "edits"))
 WRAPPER: Final = Path(__file__).with_name("wrapper.c")
 # Exactly one of these says what the fault is.
-_KINDS: Final = ("define", "rules", "script", "package")
+_KINDS: Final = ("define", "rules", "script", "package", "edit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Control:
     rules: str = ""
     script: str = ""
     package: str = ""
+    edit: Edit | None = None
     # Globs of clauses that the fault breaks beside those that claim it: each is told otherwise.
     also: tuple[str, ...] = ()
     # Where it can be seen, in patterns like those of `Clause.profiles`: elsewhere what it breaks is refused for
@@ -37,7 +39,7 @@ class Control:
 
 
 def parse_controls(text: str) -> dict[str, Control]:
-    """Return the controls of controls.toml, by name.
+    """Return the controls of a text, by name.
 
     Raises:
         CatalogueError: Malformed, or an entry that says not exactly one kind of fault.
@@ -56,14 +58,25 @@ def parse_controls(text: str) -> dict[str, Control]:
             raise CatalogueError(f"controls: {name}: unknown or missing keys")
         if sum(key in entry for key in _KINDS) != 1:
             raise CatalogueError(f"controls: {name}: needs exactly one of {', '.join(_KINDS)}")
-        globs = {key: tuple(entry[key]) for key in ("also", "hosts") if key in entry}
-        controls[name] = Control(name=name, **entry | globs)
+        parsed: dict[str, object] = {key: tuple(entry[key]) for key in ("also", "hosts") if key in entry}
+        if "edit" in entry:
+            parsed["edit"] = _parse_edit(name, entry["edit"])
+        controls[name] = Control(name=name, **entry | parsed)
     return controls
+
+
+def _parse_edit(name: str, entry: object) -> Edit:
+    if not isinstance(entry, dict) or set(entry) != {"file", "old", "new"}:
+        raise CatalogueError(f"controls: {name}: an edit has file, old and new")
+    if not entry["file"].startswith(("shim/src/", "locald/")) or entry["old"] == entry["new"]:
+        raise CatalogueError(f"controls: {name}: an edit changes a file of shim/src or locald")
+    return Edit(**entry)
 
 
 def read_controls() -> dict[str, Control]:
     """Return the controls of the tree."""
-    return parse_controls(DECLARED.read_text("utf-8"))
+    # One text, so that no name is declared in two files: TOML refuses it.
+    return parse_controls("\n".join(path.read_text("utf-8") for path in DECLARED))
 
 
 def claims(

@@ -1,5 +1,6 @@
 """The account of planted faults: what was missed, what turned red without claiming it, what nobody showed."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from conformance.clauses import CatalogueError, parse_catalogue, read_catalogue
 from conformance.controls import claims, make_account, parse_controls, read_controls
 from tests.shim.manual import read_rules
 
-REASONS = Path(__file__).resolve().parents[3] / "docs/decisions/0041-what-proves-a-clause.md"
+ROOT = Path(__file__).resolve().parents[3]
+REASONS = ROOT / "docs/decisions/0041-what-proves-a-clause.md"
 
 CATALOGUE = parse_catalogue(
     "\n".join(
@@ -65,6 +67,58 @@ def test_a_fault_is_planted_only_where_it_can_be_seen() -> None:
     assert claims(CATALOGUE, by_trait, "vm-1", ["cgroup2"]) == ()
     assert claims(CATALOGUE, by_trait, "vm-1") == ("AB-001",)
     assert make_account(CATALOGUE, "local", {"one": {}}, [control]).missed == ()
+
+
+def edit(**change: str) -> str:
+    """Return a control that is an edit of spec.py, with something of it changed."""
+    entry = {"file": "locald/spec.py", "old": "import posixpath\n", "new": "import os\n"} | change
+    words = ", ".join(f"{key} = {json.dumps(value)}" for key, value in entry.items())
+    return f'[one]\nsays = "s"\nedit = {{ {words} }}\n'
+
+
+def test_an_edit_changes_what_stands_in_its_file_once() -> None:
+    """The rest of the file stays."""
+    (control,) = parse_controls(edit()).values()
+    assert control.edit is not None
+    assert not control.edit.is_of_shim
+    before = (ROOT / "locald/spec.py").read_text("utf-8")
+    assert control.edit.apply() == before.replace("import posixpath\n", "import os\n")
+
+
+@pytest.mark.parametrize(
+    "change", [{"old": "no such words"}, {"old": "import "}, {"file": "locald/no-file.py"}]
+)
+def test_an_edit_without_its_place_is_refused(change: dict[str, str]) -> None:
+    """It would plant nothing, or more than it says."""
+    (control,) = parse_controls(edit(**change)).values()
+    assert control.edit is not None
+    with pytest.raises(CatalogueError):
+        control.edit.apply()
+
+
+@pytest.mark.parametrize(
+    "change", [{"file": "conformance/clauses.py"}, {"new": "import posixpath\n"}, {"line": "1"}]
+)
+def test_what_is_no_edit_of_the_product_is_refused(change: dict[str, str]) -> None:
+    """The kit itself, no change at all, an unknown member."""
+    with pytest.raises(CatalogueError):
+        parse_controls(edit(**change))
+
+
+@pytest.mark.parametrize("name", [name for name, control in read_controls().items() if control.edit])
+def test_every_edit_finds_its_place_and_is_a_program(name: str) -> None:
+    """The source moves on; a fault that is no longer one would prove nothing. Rust is compiled when it is planted."""
+    changed = read_controls()[name].edit
+    assert changed is not None
+    text = changed.apply()
+    if not changed.is_of_shim:
+        compile(text, changed.file, "exec")
+
+
+def test_every_control_is_claimed() -> None:
+    """What no clause claims is planted for nothing."""
+    claimed = {name for clause in read_catalogue().values() for name in clause.controls}
+    assert set(read_controls()) - claimed == set()
 
 
 def test_every_rule_is_planted_and_claimed_or_the_reason_is_told() -> None:

@@ -1,0 +1,111 @@
+"""Builds of the shim that are no release: one in which rules can be switched off, and one for each edit.
+
+Both are kept in the kit's cache. An edit says in the words of the source what is done wrong, so that a fault costs the
+shim no line of its own; `Edit.apply` refuses one whose words the source no longer has.
+"""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from conformance import inputs
+from conformance.clauses import CatalogueError
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+# What cargo needs of the shim's directory.
+CRATE: Final = ("Cargo.toml", "Cargo.lock", "build.rs", ".cargo", "src")
+BUILD_LIMIT_S: Final = 600
+STATIC_FLAGS: Final = "-C target-feature=+crt-static"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One change to one source file: `old`, which stands in it once, becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+    @property
+    def is_of_shim(self) -> bool:
+        """Tell whether it takes a build; the package's files are planted as they are."""
+        return self.file.startswith("shim/")
+
+    def apply(self) -> str:
+        """Return the whole text of the file with the change in it.
+
+        Raises:
+            CatalogueError: The file is not there, or does not hold `old` exactly once.
+        """
+        try:
+            text = (ROOT / self.file).read_text("utf-8")
+        except OSError as error:
+            raise CatalogueError(f"controls: {self.file}: {error.strerror}") from error
+        if (count := text.count(self.old)) != 1:
+            raise CatalogueError(f"controls: {self.file} holds {self.old!r} {count} times, not once")
+        return text.replace(self.old, self.new)
+
+
+def find_mutants(cache: Path) -> Path:
+    """Return a build of the shim in which rules can be switched off; cargo knows whether it is current.
+
+    Raises:
+        InputError: It does not build.
+    """
+    target = cache / "mutants"
+    _build(ROOT / "shim", target, f"{STATIC_FLAGS} --cfg locald_mutants", "--profile=mutants")
+    return target / "mutants" / "locald-shim"
+
+
+def find_edited(name: str, edit: Edit, cache: Path) -> Path:
+    """Return a release build of the shim with `edit` in it, made unless the last one of this name is the same.
+
+    Raises:
+        InputError: It does not build.
+        CatalogueError: As `Edit.apply`.
+    """
+    changed = edit.apply()
+    kept = cache / "edited" / name
+    with inputs.locked(cache / "edited"):
+        tree, target = cache / "edited" / ".tree", cache / "edited" / ".target"
+        _copy_crate(tree)
+        (tree / edit.file.removeprefix("shim/")).write_text(changed, "utf-8")
+        built = kept / _hash_tree(tree)
+        if not built.exists():
+            _build(tree, target, STATIC_FLAGS, "--release")
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.mkdir()
+            shutil.copy(target / "release" / "locald-shim", built)
+    return built
+
+
+def _build(crate: Path, target: Path, flags: str, profile: str) -> None:
+    manifest = f"--manifest-path={crate / 'Cargo.toml'}"
+    command = ["cargo", "build", profile, "--locked", "--quiet", manifest, f"--target-dir={target}"]
+    # cargo finds its own files by these as well.
+    passed = {name: os.environ[name] for name in ("CARGO_HOME", "RUSTUP_HOME") if name in os.environ}
+    inputs.run_program(command, limit_s=BUILD_LIMIT_S, env={**passed, "RUSTFLAGS": flags})
+
+
+def _copy_crate(tree: Path) -> None:
+    """Copy the crate with the time of now on each file: cargo looks at nothing else to see what has changed."""
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir(parents=True)
+    for name in CRATE:
+        source = ROOT / "shim" / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(source, tree / name)
+
+
+def _hash_tree(tree: Path) -> str:
+    found = hashlib.sha256()
+    for path in sorted(path for path in tree.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        found.update(f"{path.relative_to(tree)}\0{len(content)}\0".encode())
+        found.update(content)
+    return found.hexdigest()

@@ -51,6 +51,27 @@ def test_the_map_of_a_caller_with_subordinate_ids(subject: Subject) -> None:
     assert facts.id_map("gid_map") == [(0, caller.gid, 1), (1, gids[0], gids[1])]
 
 
+@pytest.mark.alone
+@pytest.mark.clause("ID-001")
+def test_uids_and_gids_have_maps_of_their_own(subject: Subject) -> None:
+    """The two tables need not agree; those of the kit's users do."""
+    caller = subject.caller("bare")
+    ranges = {"subuid": (3_000_000, 100), "subgid": (4_000_000, 50)}
+    keep, restore = (
+        "".join(
+            template.format(table=table, first=first, count=count) for table, (first, count) in ranges.items()
+        )
+        for template in (
+            "cp -p /etc/{table} /etc/{table}.kit; echo bare:{first}:{count} >> /etc/{table}\n",
+            "cat /etc/{table}.kit > /etc/{table}; rm /etc/{table}.kit\n",
+        )
+    )
+    (result,) = subject.call(subject.container(mode="mapped", user="bare", before=keep, after=restore))
+
+    assert result.facts.id_map("uid_map") == [(0, caller.uid, 1), (1, *ranges["subuid"])], result
+    assert result.facts.id_map("gid_map") == [(0, caller.gid, 1), (1, *ranges["subgid"])], result
+
+
 @pytest.mark.clause("ID-002")
 def test_the_map_of_a_caller_without(subject: Subject) -> None:
     """Without subordinate ids only the caller is mapped, and groups cannot be changed."""

@@ -115,11 +115,19 @@ def main() -> int:
 def planted(guest: vms.Guest, control: Control, cache: Path) -> Iterator[None]:
     """Put the fault in place, and afterwards the good installation back."""
     try:
+        empty_stores(guest, control)
         plant(guest, control, cache)
         yield
     finally:
         # What the fault kept in the shim's own place as well.
         root(guest, f"rm -rf {PREFIX} {STATE}; cp -a {PRISTINE} {PREFIX}")
+        empty_stores(guest, control)
+
+
+def empty_stores(guest: vms.Guest, control: Control) -> None:
+    """Take the users' images away where locald itself is changed: a good one has unpacked them, or a bad one has."""
+    if control.edit is not None and not control.edit.is_of_shim:
+        root(guest, f"rm -rf {HOME}/homes/*/.local/share/locald")
 
 
 def require_good(guest: vms.Guest, after: str) -> None:

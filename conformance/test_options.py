@@ -72,119 +72,6 @@ def test_the_command(subject: Subject, mode: Mode, image: MakeImage) -> None:
     assert [result.code for result in results[3:]] == ["run.no-command"] * 2
 
 
-@pytest.mark.clause("RUN-007")
-def test_the_users_word_counts(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """-e and -w win over the image's Env and WorkingDir; what the user does not name stays."""
-    config = {"Entrypoint": [OBSERVE, "facts"], "Env": ["WHO=image", "KEPT=yes"], "WorkingDir": "/srv"}
-    (result,) = subject.call(run(subject, mode, "-e", "WHO=user", "-w", "/etc", image(config)))
-
-    assert result.exit_code == 0, result
-    assert {name: result.facts.environ.get(name) for name in ("WHO", "KEPT")} == {
-        "WHO": "user",
-        "KEPT": "yes",
-    }
-    assert result.facts.process["cwd"] == "/etc"
-
-
-@pytest.mark.clause("RUN-008")
-def test_home(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """HOME is what the image's passwd says of its user; the image's Env and -e may say otherwise."""
-    config = {"Entrypoint": [OBSERVE, "facts"], "User": "service"}
-    results = subject.call(
-        run(subject, mode, image(config)),
-        run(subject, mode, image({**config, "Env": ["HOME=/etc"]})),
-        run(subject, mode, "-e", "HOME=/bin", image(config)),
-    )
-
-    assert [result.facts.environ["HOME"] for result in results] == ["/srv", "/etc", "/bin"], results
-
-
-@pytest.mark.clause("RUN-009")
-def test_volumes_of_an_image(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """A directory of Volumes holds what the image has there, is writable with --read-only, and new in each run."""
-    named = image({"Entrypoint": [OBSERVE], "Volumes": {"/data": {}}})
-    words = ("--read-only", named, "--")
-    made, looked, plain = subject.call(
-        run(subject, mode, *words, "touch", "/data/made"),
-        run(subject, mode, *words, "stat", "/data/seed", "/data/made"),
-        run(subject, mode, *words, "touch", "/etc/made"),
-    )
-
-    assert (made.stdout, plain.stdout) == ("touch 0\n", f"touch {errno.EROFS}\n"), (made, plain)
-    seed, left = (line.split()[1:] for line in looked.stdout.splitlines())
-    assert seed[-1] == "100644", looked
-    assert left == ["errno", str(errno.ENOENT)], looked
-
-
-@pytest.mark.clause("RUN-010")
-def test_a_read_only_volume(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """-v DIR:PLACE shows the directory, to be written to by the caller's container; with :ro it is only read."""
-    caller, plain = subject.caller(), image({"Entrypoint": [OBSERVE]})
-    place = f"{HOME}/homes/plain-{subject.worker}/{subject.make_token()}"
-    words = (plain, "--", "touch", "/data/made")
-    readonly, writable = subject.call(
-        run(
-            *(subject, mode, "-v", f"{place}:/data:ro", *words),
-            before=f"install -d -o {caller.uid} -g {caller.gid} {place}",
-            after=f"ls {place}",
-        ),
-        run(subject, mode, "-v", f"{place}:/data", *words, after=f"ls {place}; rm -r {place}"),
-    )
-
-    assert (readonly.stdout, readonly.after.strip()) == (f"touch {errno.EROFS}\n", ""), readonly
-    assert (writable.stdout, writable.after.strip()) == ("touch 0\n", "made"), writable
-
-
-@pytest.mark.clause("RUN-011")
-def test_names_in_etc(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """Without the host's network hosts knows the container's own name; in direct mode passwd knows the caller."""
-    tables = ("/etc/hosts", "/etc/hostname", "/etc/passwd")
-    words = (
-        "--network",
-        "none",
-        "--name",
-        "own-name",
-        image({"Entrypoint": [OBSERVE]}),
-        "--",
-        "show",
-        *tables,
-    )
-    (result,) = subject.call(run(subject, mode, *words))
-
-    shown = parse_facts(result.stdout)
-    caller = subject.caller()
-    assert shown.text("/etc/hostname") == "own-name", result
-    assert ["127.0.0.1", "own-name"] in [line.split() for line in shown.lines("/etc/hosts")], result
-    numbers = {line.split(":")[2] for line in shown.lines("/etc/passwd")}
-    assert (str(caller.uid) in numbers) == (mode == "direct"), result
-
-
-@pytest.mark.clause("RUN-012")
-def test_standard_input(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """With -i the container reads what is sent to locald; without, its input is at its end at once."""
-    plain = image({"Entrypoint": [OBSERVE, "cat"]})
-    given, empty = subject.call(
-        run(subject, mode, "-i", plain, stdin="sent\n"), run(subject, mode, plain, stdin="sent\n")
-    )
-
-    assert (given.exit_code, given.stdout) == (0, "sent\n"), given
-    assert (empty.exit_code, empty.stdout) == (0, ""), empty
-
-
-@pytest.mark.clause("RUN-013")
-def test_a_run_leaves_nothing(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """What a container writes goes with it, and so does its bundle; the next run has the image as it is."""
-    plain = image({"Entrypoint": [OBSERVE]})
-    bundles = f"{HOME}/homes/plain-{subject.worker}/.cache/locald/bundles"
-    made, looked = subject.call(
-        run(subject, mode, plain, "--", "touch", "/srv/made", after=f"ls {bundles}"),
-        run(subject, mode, plain, "--", "stat", "/srv/made"),
-    )
-
-    assert (made.stdout, made.after) == ("touch 0\n", ""), made
-    assert looked.stdout == f"/srv/made errno {errno.ENOENT}\n", looked
-
-
 @pytest.mark.clause("RUN-002")
 def test_a_terminal(subject: Subject, mode: Mode, image: MakeImage) -> None:
     """With -i -t the container's terminal has the size of the user's, and TERM is set; without, it is not."""
@@ -251,7 +138,7 @@ def test_what_cannot_be_is_said(subject: Subject, mode: Mode, image: MakeImage) 
 def test_the_images_stop_signal(subject: Subject, mode: Mode, image: MakeImage) -> None:
     """TERM to locald is that signal to the payload, by its number as by its name; a name that is none is TERM."""
     user_one, terminate = int(signal.SIGUSR1), int(signal.SIGTERM)
-    wanted = ((str(user_one), user_one), ("USR1", user_one), ("SIGUSR1", user_one), ("SIGNONE", terminate))
+    wanted = ((str(user_one), user_one), ("SIGUSR1", user_one), ("SIGNONE", terminate))
     results = subject.call(
         *(
             run(
@@ -264,3 +151,100 @@ def test_the_images_stop_signal(subject: Subject, mode: Mode, image: MakeImage) 
 
     for (name, number), result in zip(wanted, results, strict=True):
         assert f"signal {number:02}" in result.stdout, (name, result)
+
+
+@pytest.mark.clause("RUN-007")
+def test_the_users_word_counts(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """-e and -w win over the image's Env and WorkingDir; what the user does not name stays."""
+    config = {"Entrypoint": [OBSERVE, "facts"], "Env": ["WHO=image", "KEPT=yes"], "WorkingDir": "/srv"}
+    (result,) = subject.call(run(subject, mode, "-e", "WHO=user", "-w", "/etc", image(config)))
+
+    assert result.exit_code == 0, result
+    assert {name: result.facts.environ.get(name) for name in ("WHO", "KEPT")} == {
+        "WHO": "user",
+        "KEPT": "yes",
+    }
+    assert result.facts.process["cwd"] == "/etc"
+
+
+@pytest.mark.clause("RUN-008")
+def test_volumes_of_an_image(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """A directory of Volumes holds what the image has there, is writable with --read-only, and new in each run."""
+    named = image({"Entrypoint": [OBSERVE], "Volumes": {"/data": {}}})
+    words = ("--read-only", named, "--")
+    made, looked = subject.call(
+        run(subject, mode, *words, "touch", "/data/made"),
+        run(subject, mode, *words, "stat", "/data/seed", "/data/made"),
+    )
+
+    assert made.stdout == "touch 0\n", made
+    seed, left = (line.split()[1:] for line in looked.stdout.splitlines())
+    assert seed[-1] == "100644", looked
+    assert left == ["errno", str(errno.ENOENT)], looked
+
+
+@pytest.mark.clause("RUN-009")
+def test_a_read_only_volume(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """-v DIR:PLACE:ro shows the directory, which the container cannot write to (one that it can: IMG-004)."""
+    caller = subject.caller()
+    place = f"{HOME}/homes/plain-{subject.worker}/{subject.make_token()}"
+    words = ("-v", f"{place}:/data:ro", image({"Entrypoint": [OBSERVE]}), "--", "touch", "/data/made")
+    (result,) = subject.call(
+        run(
+            *(subject, mode, *words),
+            before=f"install -d -o {caller.uid} -g {caller.gid} {place}",
+            after=f"ls {place}; rm -r {place}",
+        )
+    )
+
+    assert (result.stdout, result.after) == (f"touch {errno.EROFS}\n", ""), result
+
+
+@pytest.mark.clause("RUN-010")
+def test_names_in_etc(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """Without the host's network hosts knows the container's own name; in direct mode passwd knows the caller."""
+    tables = ("/etc/hosts", "/etc/hostname", "/etc/passwd")
+    words = (
+        "--network",
+        "none",
+        "--name",
+        "own-name",
+        image({"Entrypoint": [OBSERVE]}),
+        "--",
+        "show",
+        *tables,
+    )
+    (result,) = subject.call(run(subject, mode, *words))
+
+    shown = parse_facts(result.stdout)
+    caller = subject.caller()
+    assert shown.text("/etc/hostname") == "own-name", result
+    assert ["127.0.0.1", "own-name"] in [line.split() for line in shown.lines("/etc/hosts")], result
+    numbers = {line.split(":")[2] for line in shown.lines("/etc/passwd")}
+    assert (str(caller.uid) in numbers) == (mode == "direct"), result
+
+
+@pytest.mark.clause("RUN-011")
+def test_standard_input(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """With -i the container reads what is sent to locald; without, its input is at its end at once."""
+    plain = image({"Entrypoint": [OBSERVE, "cat"]})
+    given, empty = subject.call(
+        run(subject, mode, "-i", plain, stdin="sent\n"), run(subject, mode, plain, stdin="sent\n")
+    )
+
+    assert (given.exit_code, given.stdout) == (0, "sent\n"), given
+    assert (empty.exit_code, empty.stdout) == (0, ""), empty
+
+
+@pytest.mark.clause("RUN-012")
+def test_a_run_leaves_nothing(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """What a container writes goes with it, and so does its bundle; the next run has the image as it is."""
+    plain = image({"Entrypoint": [OBSERVE]})
+    bundles = f"{HOME}/homes/plain-{subject.worker}/.cache/locald/bundles"
+    made, looked = subject.call(
+        run(subject, mode, plain, "--", "touch", "/srv/made", after=f"ls {bundles}"),
+        run(subject, mode, plain, "--", "stat", "/srv/made"),
+    )
+
+    assert (made.stdout, made.after) == ("touch 0\n", ""), made
+    assert looked.stdout == f"/srv/made errno {errno.ENOENT}\n", looked

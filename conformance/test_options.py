@@ -155,15 +155,18 @@ def test_the_images_stop_signal(subject: Subject, mode: Mode, image: MakeImage) 
 
 @pytest.mark.clause("RUN-007")
 def test_the_users_word_counts(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """-e and -w win over the image's Env and WorkingDir; what the user does not name stays."""
-    config = {"Entrypoint": [OBSERVE, "facts"], "Env": ["WHO=image", "KEPT=yes"], "WorkingDir": "/srv"}
+    """-e and -w win over the image; what is not named stays, and HOME is what the image's passwd says of its user."""
+    config = {
+        "Entrypoint": [OBSERVE, "facts"],
+        "Env": ["WHO=image", "KEPT=yes"],
+        "User": "service",
+        "WorkingDir": "/bin",
+    }
     (result,) = subject.call(run(subject, mode, "-e", "WHO=user", "-w", "/etc", image(config)))
 
     assert result.exit_code == 0, result
-    assert {name: result.facts.environ.get(name) for name in ("WHO", "KEPT")} == {
-        "WHO": "user",
-        "KEPT": "yes",
-    }
+    wanted = {"WHO": "user", "KEPT": "yes", "HOME": "/srv"}
+    assert {name: result.facts.environ.get(name) for name in wanted} == wanted
     assert result.facts.process["cwd"] == "/etc"
 
 

@@ -267,7 +267,8 @@ def test_an_id_in_use_is_refused(subject: Subject, mode: Mode) -> None:
     token = subject.make_token()
     second = f"{HOME}/work/{token}"
     caller = subject.caller()
-    become = f"setpriv --reuid {caller.uid} --regid {caller.gid} --init-groups"
+    # A second container that does run would run for ever.
+    become = f"timeout 15 setpriv --reuid {caller.uid} --regid {caller.gid} --init-groups"
     words = (
         " ".join(subject.runtime.make_argv(status=False)).replace("{bundle}", second).replace("{id}", token)
     )

@@ -132,6 +132,7 @@ def test_no_terminal_is_inherited(subject: Subject, mode: Mode) -> None:
 
     assert process["sid"] == process["pgid"] == process["pid"], result
     assert process["tty"] == "000"
+    assert result.facts.attempts["open-tty"] == errno.ENXIO, result.facts.attempts
 
 
 @pytest.mark.clause("PROC-008")

@@ -182,6 +182,9 @@ def test_a_terminal_of_its_own(subject: Subject, mode: Mode) -> None:
     assert all(target.startswith("/dev/pts/") or target == "/dev/console" for target in fds.values()), fds
     assert result.facts.process["tty"] == "111"
     assert result.facts.process["sid"] == result.facts.process["pid"]
+    assert result.facts.attempts["open-tty"] == 0, result.facts.attempts
+    # Not the caller's terminal, which has the same name where it is its host's first.
+    assert len(set(result.facts.table("streams").values())) == 1, result.facts.table("streams")
 
 
 @pytest.mark.clause("TTY-006")

@@ -88,6 +88,16 @@ static void list_fds(void)
     }
 }
 
+/* On which file system each stream is: the name of a terminal says nothing of whose it is. */
+static void list_streams(void)
+{
+    struct stat st;
+    section("streams");
+    for (int fd = 0; fd < 3; fd++)
+        printf("%d %lx\n", fd, fstat(fd, &st) < 0 ? 0UL : (unsigned long)st.st_dev);
+    printf("/dev/pts %lx\n", stat("/dev/pts", &st) < 0 ? 0UL : (unsigned long)st.st_dev);
+}
+
 static void list_dir(const char *name, const char *path)
 {
     struct dirent *entry;
@@ -203,6 +213,7 @@ static void attempts(void)
     TRY("make-root", make_file("/conformance"));
     TRY("unknown", syscall(9999));
     TRY("clone3", syscall(435, NULL, 0));
+    TRY("open-tty", open("/dev/tty", O_RDWR | O_CLOEXEC));
     TRY("open-ptmx", open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC));
     TRY("make-shm", make_file("/dev/shm/conformance"));
 }
@@ -279,6 +290,7 @@ static void facts(int argc, char **argv, int whole)
     umask(mask);
 
     list_fds();
+    list_streams();
     section("argv");
     for (int i = 0; i < argc; i++)
         printf("%s\n", argv[i]);

@@ -5,7 +5,6 @@ shim no line of its own; `Edit.apply` refuses one whose words the source no long
 """
 
 import hashlib
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +84,7 @@ def find_edited(name: str, edit: Edit, cache: Path) -> Path:
 def _build(crate: Path, target: Path, flags: str, profile: str) -> None:
     manifest = f"--manifest-path={crate / 'Cargo.toml'}"
     command = ["cargo", "build", profile, "--locked", "--quiet", manifest, f"--target-dir={target}"]
-    # cargo finds its own files by these as well.
-    passed = {name: os.environ[name] for name in ("CARGO_HOME", "RUSTUP_HOME") if name in os.environ}
-    inputs.run_program(command, limit_s=BUILD_LIMIT_S, env={**passed, "RUSTFLAGS": flags})
+    inputs.run_program(command, limit_s=BUILD_LIMIT_S, env={"RUSTFLAGS": flags})
 
 
 def _copy_crate(tree: Path) -> None:

@@ -19,7 +19,6 @@ from conformance.subject import PEER
 
 TWIN: Final = Path(__file__).parent.parent / "shim" / "twin"
 # Some 150 crates, once.
-BUILD_LIMIT_S: Final = 1800
 STEP_LIMIT_S: Final = 120.0
 STAGE: Final = "/var/lib/locald-kit-peer"
 # crun 1.8 refuses a host whose cgroups are of both versions while the second has controllers, though no limit is asked
@@ -83,9 +82,7 @@ def find_program(name: str) -> Path:
 def build_twin(cache: Path) -> Path:
     """Build the twin; cargo knows whether it is current."""
     target = cache / "twin"
-    # In its directory: .cargo/config.toml counts only there.
-    command = ["cargo", "build", "--release", "--locked", "--quiet", "--target-dir", str(target)]
-    inputs.run_program(["env", f"--chdir={TWIN}", *command], limit_s=BUILD_LIMIT_S)
+    inputs.build_crate(TWIN, target, "--release")
     (program,) = target.glob("*/release/locald-twin")
     return program
 

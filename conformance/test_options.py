@@ -138,7 +138,7 @@ def test_what_cannot_be_is_said(subject: Subject, mode: Mode, image: MakeImage) 
 def test_the_images_stop_signal(subject: Subject, mode: Mode, image: MakeImage) -> None:
     """TERM to locald is that signal to the payload, by its number as by its name; a name that is none is TERM."""
     user_one, terminate = int(signal.SIGUSR1), int(signal.SIGTERM)
-    wanted = ((str(user_one), user_one), ("SIGUSR1", user_one), ("SIGNONE", terminate))
+    wanted = ((str(user_one), user_one), ("USR1", user_one), ("SIGUSR1", user_one), ("SIGNONE", terminate))
     results = subject.call(
         *(
             run(

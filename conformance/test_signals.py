@@ -44,6 +44,12 @@ def with_terminal(config: Config) -> None:
     config["process"]["terminal"] = True
 
 
+def plain_user(subject: Subject, mode: Mode) -> dict[str, int]:
+    """Return a process.user that is not root inside: the caller himself in direct mode."""
+    caller = subject.caller()
+    return {"uid": 1000, "gid": 1000} if mode == "mapped" else {"uid": caller.uid, "gid": caller.gid}
+
+
 @pytest.mark.parametrize("init", [False, True], ids=["alone", "init"])
 @pytest.mark.clause("SIG-001")
 def test_signals_reach_the_payload(subject: Subject, mode: Mode, init: bool) -> None:
@@ -190,19 +196,18 @@ def test_a_terminal_of_its_own(subject: Subject, mode: Mode) -> None:
 @pytest.mark.clause("TTY-006")
 def test_the_terminals_node_is_the_payloads(subject: Subject, mode: Mode) -> None:
     """Whoever the payload is, its terminal's node and the console are its own, and nobody else's to read."""
-    caller = subject.caller()
-    user = 1000 if mode == "mapped" else caller.uid
+    user = plain_user(subject, mode)
 
     def change(config: Config) -> None:
         with_terminal(config)
-        config["process"]["user"] = {"uid": user, "gid": user if mode == "mapped" else caller.gid}
+        config["process"]["user"] = user
 
     nodes = ("/dev/console", "/dev/pts/0")
     result = subject.run("/observe", "stat", *nodes, mode=mode, terminal=[24, 80], change=change)
 
     # Of what is there: name, uid, gid, mode.
     seen = [line.split()[::3] + line.split()[1:2] for line in result.stdout.splitlines()]
-    assert seen == [[name, "20620", str(user)] for name in nodes], result
+    assert seen == [[name, "20620", str(user["uid"])] for name in nodes], result
 
 
 @pytest.mark.clause("TTY-007")
@@ -267,13 +272,8 @@ def test_a_terminal_is_asked_for_and_not_there(subject: Subject, mode: Mode) -> 
 @pytest.mark.clause("TTY-005")
 def test_a_payload_can_make_terminals(subject: Subject, mode: Mode) -> None:
     """Whoever the payload is, /dev/ptmx gives it a terminal of the container's own devpts."""
-    caller = subject.caller()
+    user = plain_user(subject, mode)
+    result = subject.run(mode=mode, change=lambda config: config["process"].update(user=user))
 
-    def change(config: Config) -> None:
-        if mode == "mapped":
-            config["process"]["user"] = {"uid": 1000, "gid": 1000}
-
-    result = subject.run(mode=mode, change=change)
-
-    assert int(result.facts.process["uid"]) == (1000 if mode == "mapped" else caller.uid), result
+    assert int(result.facts.process["uid"]) == user["uid"], result
     assert result.facts.attempts["open-ptmx"] == 0, result

@@ -16,8 +16,7 @@ from conformance.clauses import CatalogueError
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 # What cargo needs of the shim's directory.
 CRATE: Final = ("Cargo.toml", "Cargo.lock", "build.rs", ".cargo", "src")
-BUILD_LIMIT_S: Final = 600
-STATIC_FLAGS: Final = "-C target-feature=+crt-static"
+MUTANT_FLAGS: Final = "-C target-feature=+crt-static --cfg locald_mutants"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def find_mutants(cache: Path) -> Path:
         InputError: It does not build.
     """
     target = cache / "mutants"
-    _build(ROOT / "shim", target, f"{STATIC_FLAGS} --cfg locald_mutants", "--profile=mutants")
+    inputs.build_crate(ROOT / "shim", target, "--profile=mutants", env={"RUSTFLAGS": MUTANT_FLAGS})
     return target / "mutants" / "locald-shim"
 
 
@@ -74,17 +73,11 @@ def find_edited(name: str, edit: Edit, cache: Path) -> Path:
         (tree / edit.file.removeprefix("shim/")).write_text(changed, "utf-8")
         built = kept / _hash_tree(tree)
         if not built.exists():
-            _build(tree, target, STATIC_FLAGS, "--release")
+            inputs.build_crate(tree, target, "--release")
             shutil.rmtree(kept, ignore_errors=True)
             kept.mkdir()
             shutil.copy(target / "release" / "locald-shim", built)
     return built
-
-
-def _build(crate: Path, target: Path, flags: str, profile: str) -> None:
-    manifest = f"--manifest-path={crate / 'Cargo.toml'}"
-    command = ["cargo", "build", profile, "--locked", "--quiet", manifest, f"--target-dir={target}"]
-    inputs.run_program(command, limit_s=BUILD_LIMIT_S, env={"RUSTFLAGS": flags})
 
 
 def _copy_crate(tree: Path) -> None:

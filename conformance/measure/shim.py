@@ -1,12 +1,11 @@
 """A build of the shim that counts, and the lines that its counts stand for, read by LLVM's own tools."""
 
-import os
 import re
 import shutil
 from pathlib import Path
 from typing import Final
 
-from conformance.inputs import InputError, run_program
+from conformance.inputs import InputError, build_crate, run_program
 from conformance.measure.raw_profile import make_raw_profile
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -17,7 +16,6 @@ FLAGS: Final = (
     "-C target-feature=+crt-static --cfg locald_coverage -C instrument-coverage -Z no-profiler-runtime "
     "-C llvm-args=-runtime-counter-relocation"
 )
-BUILD_LIMIT_S: Final = 900
 READ_LIMIT_S: Final = 120
 # What counts is not part of what is measured.
 LEFT_OUT: Final = ("shim/src/sys/coverage.rs",)
@@ -30,24 +28,9 @@ def build_counting_shim(target: Path) -> Path:
     Raises:
         InputError: It cannot be built; the message has cargo's words.
     """
-    cargo = (
-        "cargo",
-        "build",
-        "--profile=coverage",
-        "--locked",
-        "--quiet",
-        f"--manifest-path={CRATE}/Cargo.toml",
-    )
-    run_program(
-        [*cargo, f"--target={TRIPLE}", f"--target-dir={target}"],
-        limit_s=BUILD_LIMIT_S,
-        env={
-            **{name: value for name, value in os.environ.items() if name.startswith(("CARGO_", "RUSTUP_"))},
-            "RUSTFLAGS": FLAGS,
-            # One unstable flag on the stable compiler: without a C library LLVM's run-time library cannot be linked.
-            "RUSTC_BOOTSTRAP": "1",
-        },
-    )
+    # One unstable flag on the stable compiler: without a C library LLVM's run-time library cannot be linked.
+    counting = {"RUSTFLAGS": FLAGS, "RUSTC_BOOTSTRAP": "1"}
+    build_crate(CRATE, target, "--profile=coverage", f"--target={TRIPLE}", env=counting)
     return target / TRIPLE / "coverage" / "locald-shim"
 
 

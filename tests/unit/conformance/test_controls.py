@@ -8,6 +8,7 @@ import pytest
 
 from conformance.clauses import CatalogueError, parse_catalogue, read_catalogue
 from conformance.controls import claims, make_account, parse_controls, read_controls
+from conformance.controls.builds import Edit
 from tests.shim.manual import read_rules
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -105,11 +106,12 @@ def test_what_is_no_edit_of_the_product_is_refused(change: dict[str, str]) -> No
         parse_controls(edit(**change))
 
 
-@pytest.mark.parametrize("name", [name for name, control in read_controls().items() if control.edit])
-def test_every_edit_finds_its_place_and_is_a_program(name: str) -> None:
+EDITS = {name: control.edit for name, control in read_controls().items() if control.edit}
+
+
+@pytest.mark.parametrize("changed", EDITS.values(), ids=EDITS)
+def test_every_edit_finds_its_place_and_is_a_program(changed: Edit) -> None:
     """The source moves on; a fault that is no longer one would prove nothing. Rust is compiled when it is planted."""
-    changed = read_controls()[name].edit
-    assert changed is not None
     text = changed.apply()
     if not changed.is_of_shim:
         compile(text, changed.file, "exec")

@@ -224,7 +224,7 @@ def state_of(pid: int) -> str:
     """Return the state of a process as ps shows it; Z, as one that nobody has waited for, if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return "Z"
 
 

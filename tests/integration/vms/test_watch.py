@@ -11,6 +11,7 @@ import vms
 from vms import watch
 
 LIMIT = "/proc/sys/user/max_user_namespaces"
+SWITCH = "/sys/fs/selinux/enforce"
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,11 @@ def guest(machine: vms.Guest) -> vms.Guest:
 def missing(guest: vms.Guest) -> list[str]:
     """Return the facts that do not hold."""
     return [piece.fact for piece in vms.prove(guest).missing]
+
+
+def said(guest: vms.Guest) -> list[str]:
+    """Return the lines of the watcher's log."""
+    return guest.succeed(["cat", watch.LOG], user="root").stdout.decode().splitlines()
 
 
 @pytest.mark.vm
@@ -78,3 +84,19 @@ def test_a_watcher_that_was_ended(guest: vms.Guest) -> None:
     guest.succeed(["systemctl", "stop", watch.UNIT], user="root")
 
     assert missing(guest) == ["untouched"]
+
+
+@pytest.mark.vm
+def test_the_switch_of_selinux() -> None:
+    """It is a file like any other, also where what watches it is confined; the profiles of public boxes name it."""
+    with vms.booted("debian12-selinux") as guest:
+        watch.start(guest, (SWITCH,))
+        guest.succeed(["cat", SWITCH], user="plain")
+        assert said(guest) == ["watching"]
+
+        guest.succeed(["sh", "-c", "setenforce 0; setenforce 1"], user="root")
+        guest.wait_until(["grep", "-q", "written", watch.LOG], user="root", deadline=vms.Deadline.after(30))
+        changes = said(guest)[1:]
+    # One or two: the kernel joins two events of a kind that nobody has read yet.
+    assert changes
+    assert all(line.endswith(f"{SWITCH} was written") for line in changes)

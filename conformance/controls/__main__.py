@@ -19,7 +19,7 @@ from typing import Final
 import vms
 from conformance import clauses, inputs, install, oracle, preconditions
 from conformance.controls import WRAPPER, Account, Control, claims, make_account, read_controls
-from conformance.controls.builds import Edit, find_edited, find_mutants
+from conformance.controls.builds import Edit, find_edited, make_mutant
 from conformance.planted import NoReport, Planted
 from conformance.subject import HOME, PREFIX, SHIM
 
@@ -153,6 +153,8 @@ def plant(guest: vms.Guest, control: Control, cache: Path) -> None:
         root(guest, f"P={PREFIX}\n{control.package}")
     elif control.edit is not None:
         plant_edit(guest, control.name, control.edit, cache)
+    elif control.rules:
+        guest.push(make_mutant(control.rules, cache), SHIM, mode=0o4755)
     elif control.script:
         text = f"#!/bin/bash\nREAL={PREFIX}/bin/locald.real\n{control.script}\n"
         root(guest, f"mv {PREFIX}/bin/locald {PREFIX}/bin/locald.real")
@@ -160,11 +162,8 @@ def plant(guest: vms.Guest, control: Control, cache: Path) -> None:
     else:
         with tempfile.TemporaryDirectory() as name:
             fault = Path(name) / "fault"
-            defines = {"RULES": control.rules} if control.rules else {control.define: ""}
-            inputs.compile_static(WRAPPER, fault, defines=defines, dynamic=control.dynamic)
+            inputs.compile_static(WRAPPER, fault, defines={control.define: ""}, dynamic=control.dynamic)
             root(guest, f"mkdir {PREFIX}/real; mv {SHIM} {REAL}")
-            if control.rules:
-                guest.push(find_mutants(cache), REAL, mode=0o4755)
             guest.push(fault, SHIM, mode=0o4755)
 
 

@@ -1,10 +1,12 @@
-"""Builds of the shim that are no release: one in which rules can be switched off, and one for each edit.
+"""Builds of the shim that are no release: one in which rules are switched off, and one for each edit.
 
-Both are kept in the kit's cache. An edit says in the words of the source what is done wrong, so that a fault costs the
+Both are kept in the kit's cache. The rules to switch off are written into a copy of the one build: no word of a caller
+and no wrapper has to say them, so that the copy is a leaf as the product is. An edit says in the words of the source what is done wrong, so that a fault costs the
 shim no line of its own; `Edit.apply` refuses one whose words the source no longer has.
 """
 
 import hashlib
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent.parent
 # What cargo needs of the shim's directory.
 CRATE: Final = ("Cargo.toml", "Cargo.lock", "build.rs", ".cargo", "src")
 MUTANT_FLAGS: Final = "-C target-feature=+crt-static --cfg locald_mutants"
+# `PLACE` of shim/src/rules.rs.
+RULES_OFF: Final = re.compile(rb"(?<=LOCALD_SHIM_DISABLE_RULE=),{48}(?=\0)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +51,28 @@ class Edit:
         return text.replace(self.old, self.new)
 
 
-def find_mutants(cache: Path) -> Path:
-    """Return a build of the shim in which rules can be switched off; cargo knows whether it is current.
+def make_mutant(rules: str, cache: Path) -> bytes:
+    """Return a shim that does without `rules`, names of shim/src/rules.rs with commas between them.
 
     Raises:
-        InputError: It does not build.
+        InputError: It does not build, or has no place for the names.
     """
     target = cache / "mutants"
+    # Cargo knows whether it is current.
     inputs.build_crate(ROOT / "shim", target, "--profile=mutants", env={"RUSTFLAGS": MUTANT_FLAGS})
-    return target / "mutants" / "locald-shim"
+    return write_rules((target / "mutants" / "locald-shim").read_bytes(), rules)
+
+
+def write_rules(program: bytes, rules: str) -> bytes:
+    """Return `program` with the names in the place that it has for them.
+
+    Raises:
+        InputError: It has none or several, or they are too long for it.
+    """
+    changed, count = RULES_OFF.subn(lambda place: rules.encode().ljust(len(place[0]), b","), program)
+    if count != 1 or len(changed) != len(program):
+        raise inputs.InputError(f"a build of the shim has {count} places for {rules!r}, not one that is wide enough")
+    return changed
 
 
 def find_edited(name: str, edit: Edit, cache: Path) -> Path:

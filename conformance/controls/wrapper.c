@@ -1,6 +1,6 @@
 /* A shim with one planted fault around the real one; which fault is chosen when it is compiled.
  *
- * Installed setuid root in the shim's place, the real one (or a build of it without one rule) beside.
+ * Installed setuid root in the shim's place, the real one beside.
  * Never installed anywhere but in a guest that is thrown away.
  */
 #define _GNU_SOURCE
@@ -93,8 +93,6 @@ int main(int argc, char **argv)
     char *other = getenv("LOCALD_SHIM");
     if (other)
         execv(other, argv);
-#elif defined RULES
-    setenv("LOCALD_SHIM_DISABLE_RULE", RULES, 1);
 #endif
     execv(REAL, argv);
     return 127;

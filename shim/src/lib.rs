@@ -141,10 +141,12 @@ fn tell(error: &Error) -> u8 {
     error.exit_status()
 }
 
-/// Switches rules off, as the environment says: test builds only (see [`rules`]).
+/// Switches rules off, as the file itself and then the environment say: test builds only (see [`rules`]).
 #[cfg(locald_mutants)]
 pub fn switch_rules_off(env: &[&'static CStr]) {
-    for entry in env {
+    // The compiler may not believe that it knows what stands in the place.
+    let place = core::hint::black_box(rules::PLACE);
+    for entry in [place].iter().chain(env) {
         let named = entry.to_bytes().strip_prefix(rules::VARIABLE);
         if let Some(names) = named.and_then(|rest| rest.strip_prefix(b"=")) {
             if !rules::disable_from(names) {

@@ -135,14 +135,20 @@ pub const fn active(_rule: Rule) -> bool {
 }
 
 #[cfg(locald_mutants)]
-pub use mutants::{VARIABLE, active, disable_from};
+pub use mutants::{PLACE, VARIABLE, active, disable_from};
 
 #[cfg(locald_mutants)]
 mod mutants {
+    use core::ffi::CStr;
+
     use super::{ALL, Rule};
 
     /// The environment variable that names the rules to switch off, separated by commas.
     pub const VARIABLE: &[u8] = b"LOCALD_SHIM_DISABLE_RULE";
+
+    /// The same, for a copy of the file that nothing passes an environment to: a tool writes the names over the commas.
+    pub const PLACE: &CStr =
+        c"LOCALD_SHIM_DISABLE_RULE=,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,";
 
     const _: () = assert!(ALL.len() <= 128, "the set has 128 bits");
 

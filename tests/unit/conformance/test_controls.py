@@ -8,7 +8,8 @@ import pytest
 
 from conformance.clauses import CatalogueError, parse_catalogue, read_catalogue
 from conformance.controls import claims, make_account, parse_controls, read_controls
-from conformance.controls.builds import Edit
+from conformance.controls.builds import Edit, write_rules
+from conformance.inputs import InputError
 from tests.shim.manual import read_rules
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -104,6 +105,28 @@ def test_what_is_no_edit_of_the_product_is_refused(change: dict[str, str]) -> No
     """The kit itself, no change at all, an unknown member."""
     with pytest.raises(CatalogueError):
         parse_controls(edit(**change))
+
+
+PLACE = b"x\0LOCALD_SHIM_DISABLE_RULE=" + b"," * 48 + b"\0x"
+
+
+def test_rules_are_named_in_a_copy_of_the_program() -> None:
+    """As many bytes as before; what is left of the place stays empty names."""
+    written = write_rules(PLACE, "3-close,38-close")
+    assert written == PLACE.replace(b"=" + b"," * 16, b"=3-close,38-close", 1)
+
+
+@pytest.mark.parametrize("program", [b"", PLACE + PLACE, PLACE.replace(b",\0", b"\0")])
+def test_a_program_without_one_place_for_rules_is_refused(program: bytes) -> None:
+    """It would be planted with every rule in force."""
+    with pytest.raises(InputError):
+        write_rules(program, "3-close")
+
+
+def test_every_control_of_a_rule_fits_into_the_place() -> None:
+    """A name of two rules too."""
+    for control in read_controls().values():
+        assert len(write_rules(PLACE, control.rules)) == len(PLACE)
 
 
 EDITS = {name: control.edit for name, control in read_controls().items() if control.edit}

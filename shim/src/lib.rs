@@ -141,18 +141,18 @@ fn tell(error: &Error) -> u8 {
     error.exit_status()
 }
 
-/// Switches rules off, as the file itself and then the environment say: test builds only (see [`rules`]).
+/// Switches rules off, as the file itself says or else the environment: test builds only (see [`rules`]).
 #[cfg(locald_mutants)]
 pub fn switch_rules_off(env: &[&'static CStr]) {
+    fn names(entry: &'static CStr) -> Option<&'static [u8]> {
+        entry.to_bytes().strip_prefix(rules::VARIABLE)?.strip_prefix(b"=")
+    }
     // The compiler may not believe that it knows what stands in the place.
-    let place = core::hint::black_box(rules::PLACE);
-    for entry in [place].iter().chain(env) {
-        let named = entry.to_bytes().strip_prefix(rules::VARIABLE);
-        if let Some(names) = named.and_then(|rest| rest.strip_prefix(b"=")) {
-            if !rules::disable_from(names) {
-                sys::exit(2);
-            }
-        }
+    let written =
+        names(core::hint::black_box(rules::PLACE)).filter(|names| names.first() != Some(&b','));
+    let said = written.or_else(|| env.iter().find_map(|entry| names(entry)));
+    if said.is_some_and(|names| !rules::disable_from(names)) {
+        sys::exit(2);
     }
 }
 

@@ -24,7 +24,9 @@ def describe_kit(root: Path = ROOT) -> dict[str, Any]:
     git = ("git", "-C", str(root), "-c", f"safe.directory={root}")
     revision = _ask(*git, "rev-parse", "HEAD")
     changed = _ask(*git, "status", "--porcelain", "--", *TREES)
-    if revision and changed is not None:
+    # An archive that was unpacked somewhere in another project's repository has none of that project's commits.
+    below = _ask(*git, "rev-parse", "--show-prefix")
+    if revision and changed is not None and not below:
         kit |= {"revision": revision, "dirty": changed != ""}
     return kit
 

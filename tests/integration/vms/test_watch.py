@@ -97,6 +97,6 @@ def test_the_switch_of_selinux() -> None:
         guest.succeed(["sh", "-c", "setenforce 0; setenforce 1"], user="root")
         guest.wait_until(["grep", "-q", "written", watch.LOG], user="root", deadline=vms.Deadline.after(30))
         changes = said(guest)[1:]
-    # One or two: the kernel joins two events of a kind that nobody has read yet.
-    assert changes
-    assert all(line.endswith(f"{SWITCH} was written") for line in changes)
+    # One write or two, since the kernel joins two events that nobody has read yet; and what was read meanwhile.
+    assert any(line.endswith(f"{SWITCH} was written") for line in changes)
+    assert all(SWITCH in line for line in changes)

@@ -1,6 +1,7 @@
 """What was red last time, what the kit is, and what a run may change of its host."""
 
 import json
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -60,8 +61,13 @@ def test_the_kit_is_its_files(tmp_path: Path) -> None:
 
 @pytest.mark.spawns
 def test_a_tree_without_git_has_a_digest_all_the_same(tmp_path: Path) -> None:
-    """An unpacked archive is a kit too; nothing is said of a commit."""
-    assert set(describe_kit(make_kit(tmp_path))) == {"sha256"}
+    """An unpacked archive is a kit too; nothing is said of a commit, neither of another project's around it."""
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    commit = ["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "--quiet", "--allow-empty", "-m", "x"]
+    subprocess.run(["git", "-C", tmp_path, *commit], check=True)
+    assert set(describe_kit(make_kit(tmp_path))) == {"sha256", "revision", "dirty"}
+    (tmp_path / "below").mkdir()
+    assert set(describe_kit(make_kit(tmp_path / "below"))) == {"sha256"}
 
 
 def test_the_shim_is_found_in_the_wheel(tmp_path: Path) -> None:

@@ -151,14 +151,31 @@ def test_old_binaries(hostile: Hostile) -> None:
 
 @pytest.mark.clause("ATK-009")
 def test_privileges_that_are_not_there(hostile: Hostile) -> None:
-    """Real uid 0, no_new_privs, and a copy without the setuid bit are refused with the reason."""
+    """Real uid 0, no_new_privs, a copy without the setuid bit, one that is setuid to the caller himself: refused."""
     roots = [hostile.job(corner) | {"user": "root"} for corner in hostile.corners()]
     hostile.judge_refused("caller.root", hostile.call(*roots))
     bound = [hostile.job(corner, no_new_privs=True) for corner in hostile.corners()]
     for result in hostile.call(*bound):
         assert result.exit_code == 125, result
         assert result.code in ("caller.no-new-privs", "shim.not-setuid"), result
+    if not {"no-user-namespaces", "user-namespaces-of-root"} & set(hostile.subject.guest.profile.traits):
+        hostile.judge_refused("caller.namespace", hostile.call(be_root_within(hostile)))
     hostile.twins()
+
+
+def be_root_within(hostile: Hostile) -> Job:
+    """Return the job of a shim that is root of the caller's own user namespace, and of nothing else."""
+    copy = f"{HOME}/work/within-{hostile.subject.worker}"
+    job = hostile.job(
+        Corner("direct", "plain"),
+        status=True,
+        before=f"install --owner=plain --group=plain --mode=4755 {hostile.subject.runtime.program} {copy}",
+        after=f"rm {copy}",
+    )
+    enter = ["/usr/bin/unshare", "--user", "--map-root-user", "--map-auto"]
+    # Another id of the namespace calls, as an ordinary user does outside.
+    become = ["/usr/bin/setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
+    return job | {"argv": [*enter, *become, copy, *job["argv"][1:]]}
 
 
 @pytest.mark.clause("ATK-010")

@@ -22,6 +22,7 @@ TRAITS: Mapping[str, str] = {
     "selinux": "SELinux enforces a Debian-like policy; an ordinary login is in unconfined_t",
     "user-u": "there is a login confined to SELinux' user_u",
     "no-user-namespaces": "nobody who logs in gets a user namespace, root neither",
+    "user-namespaces-of-root": "root gets one; whoever else logs in gets none, or one without its capabilities",
     "apparmor": "it is AppArmor that refuses them",
     "hardened": "/proc hides other users' processes, /home is nosuid and nodev, ptrace is for root",
     "cgroup2": "memory, pids and cpu are controllers of cgroup v2, so that what it delegates can have limits",

@@ -101,10 +101,13 @@ def build_crate(crate: Path, target: Path, *options: str, env: Mapping[str, str]
     """
     # In its directory: .cargo/config.toml counts only there, and where no RUSTFLAGS are set.
     command = ["env", f"--chdir={crate}", "cargo", "build", "--locked", "--quiet", *options]
+    run_rust([*command, f"--target-dir={target.resolve()}"], limit_s=BUILD_LIMIT_S, env=env)
+
+
+def run_rust(command: Sequence[str], *, limit_s: float, env: Mapping[str, str] | None = None) -> str:
+    """Run a program of the Rust toolchain, wherever the user keeps that; as `run_program`."""
     own = {name: value for name, value in os.environ.items() if name.startswith(("CARGO_", "RUSTUP_"))}
-    run_program(
-        [*command, f"--target-dir={target.resolve()}"], limit_s=BUILD_LIMIT_S, env=own | dict(env or {})
-    )
+    return run_program(command, limit_s=limit_s, env=own | dict(env or {}))
 
 
 def compile_static(

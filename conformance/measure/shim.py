@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from conformance.inputs import InputError, build_crate, run_program
+from conformance.inputs import InputError, build_crate, run_program, run_rust
 from conformance.measure.raw_profile import make_raw_profile
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -76,11 +76,11 @@ def find_llvm(tool: str) -> str:
     Raises:
         InputError: There is none; the message says what brings it.
     """
-    said = run_program(["rustc", "-vV"], limit_s=READ_LIMIT_S)
+    said = run_rust(["rustc", "-vV"], limit_s=READ_LIMIT_S)
     version = _LLVM.search(said)
     if version is None:
         raise InputError(f"rustc does not say which LLVM it is made of: {said}")
-    sysroot = run_program(["rustc", "--print", "sysroot"], limit_s=READ_LIMIT_S).strip()
+    sysroot = run_rust(["rustc", "--print", "sysroot"], limit_s=READ_LIMIT_S).strip()
     # Debian's, then rustup's component.
     places = (f"llvm-{tool}-{version[1]}", f"{sysroot}/lib/rustlib/{TRIPLE}/bin/llvm-{tool}")
     for place in places:

@@ -141,6 +141,7 @@ def test_the_environment_changes_nothing_in_the_shim(subject: Subject, mode: Mod
     assert result.exit_code == 0, result
     assert [program for _, program in result.executed] == [subject.runtime.program, "/observe"]
     assert result.facts.process["no_new_privs"] == "1"
+    assert set(result.facts.environ) & (set(job["env"]) - {"PATH"}) == set(), result.facts.environ
     assert [path for path in result.opened if path.startswith(f"{HOME}/absent")] == []
 
 

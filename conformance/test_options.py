@@ -24,9 +24,11 @@ MakeImage = Callable[[dict[str, Any]], str]
 
 
 @pytest.fixture
-def image(subject: Subject, tmp_path: Path) -> MakeImage:
+def image(subject: Subject, tmp_path: Path, pytestconfig: pytest.Config) -> MakeImage:
     """Return what puts an image of the kit's observer with a given image config into the guest, as `oci:DIR`."""
-    observer = inputs.compile_static(inputs.PAYLOAD / "observe.c", tmp_path / "observe").read_bytes()
+    cache = Path(pytestconfig.getoption("kit_cache")).expanduser()
+    # As it was compiled for the installation.
+    observer = inputs.compile_static(inputs.PAYLOAD / "observe.c", cache / "observe").read_bytes()
     name, number, member = STAFF
     layer = inputs.make_layer(
         [

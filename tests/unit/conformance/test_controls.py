@@ -39,6 +39,18 @@ def test_each_turns_exactly_its_clauses_red() -> None:
     assert account.caught == {"one": 1, "two": 3}
 
 
+def test_what_a_wrapper_breaks_by_itself_is_no_news() -> None:
+    """It is a second program in the shim's place; a shim that was built with the fault is none."""
+    (wrapper,) = parse_controls('[one]\nsays = "s"\ndefine = "FAULT"\n').values()
+    catalogue = parse_catalogue(
+        '["LEAF-001"]\nlevel = "MUST"\nstatement = "s"\nobservable = "o"\nsource = "s"\nprofiles = ["*"]\ncontrols = ["x"]',
+        family="LEAF",
+    )
+    red = {"one": {"LEAF-001": "FAIL"}}
+    assert make_account(catalogue, "local", red, [wrapper]).beyond == ()
+    assert make_account(catalogue, "local", red, CONTROLS.values()).beyond == (("one", "LEAF-001"),)
+
+
 def test_a_clause_that_does_not_claim_a_fault_is_told() -> None:
     """AB-003 is red without rule 1 and does not say so."""
     verdicts = {"one": {"AB-001": "FAIL", "AB-003": "FAIL"}, "two": {"AB-002": "FAIL", "AB-003": "FAIL"}}

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +47,9 @@ class Entry:
     uid: int = 0
     gid: int = 0
     directory: bool = False
+    mtime: float = 0
+    # Name to value, extended attributes as GNU tar and star write them.
+    xattrs: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_program(command: Sequence[str], *, limit_s: float, env: Mapping[str, str] | None = None) -> str:
@@ -143,6 +146,8 @@ def make_layer(entries: Sequence[Entry]) -> bytes:
         for entry in entries:
             member = tarfile.TarInfo(entry.name)
             member.mode, member.uid, member.gid = entry.mode, entry.uid, entry.gid
+            member.mtime = entry.mtime
+            member.pax_headers = {f"SCHILY.xattr.{name}": value for name, value in entry.xattrs.items()}
             if entry.directory:
                 member.type = tarfile.DIRTYPE
                 archive.addfile(member)
@@ -245,6 +250,7 @@ def make_images(directory: Path, observer: bytes) -> None:
         *(Entry(name, mode=0o755, directory=True) for name in ("srv/emptied", "srv/merged")),
         *(Entry(f"srv/{name}", b"lower") for name in ("kept", "gone", "emptied/old", "merged/old")),
         Entry("srv/marked", b"lower", mode=0o6755),
+        Entry("srv/dated", b"lower", mtime=1234567890.5, xattrs={"user.says": "so"}),
     ]
     # A leading `.wh.` hides a name of the layers below, the opaque one all that they have there: image spec, layer.md.
     upper = [

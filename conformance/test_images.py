@@ -146,6 +146,15 @@ def test_what_layers_say_is_what_the_tree_holds(subject: Subject, mode: Mode) ->
     assert (seen["/srv/marked"][-1], seen[shared][-1]) == ("106755", "41777"), result
 
 
+@pytest.mark.clause("IMG-013")
+def test_dates_and_attributes(subject: Subject, mode: Mode) -> None:
+    """A file has the time that its layer gives it, to the fraction of a second, and its extended attribute."""
+    words = ("--mode", mode, f"oci:{IMAGES}/layers", "--", "/bin/observe", "dated", "/srv/dated", "user.says")
+    (result,) = subject.call(subject.locald("run", *words))
+
+    assert result.stdout.split() == ["1234567890.500000000", "so"], result
+
+
 @pytest.mark.clause("IMG-005")
 def test_a_damaged_image(subject: Subject) -> None:
     """A blob that is not what its digest says is refused by name, and nothing of it is run."""

@@ -14,6 +14,7 @@
  *   observe loopback          is there a way to 127.0.0.1? The errno. Not one of the facts: they connect to nothing
  *   observe touch PATH        make PATH (it exists: open it for writing), say the errno
  *   observe stat PATH...      uid, gid and mode of each
+ *   observe dated PATH NAME   the time of the last change and the value of an extended attribute
  *   observe cat               copy the standard input to the standard output
  *   observe pipe              write into a closed pipe; SIGPIPE ends it
  *   observe winch             print the window size, wait for SIGWINCH, print it again
@@ -39,6 +40,7 @@
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -567,6 +569,14 @@ int main(int argc, char **argv)
             else
                 printf("%s %u %u %o\n", argv[i], st.st_uid, st.st_gid, st.st_mode);
         }
+        return 0;
+    }
+    if (!strcmp(verb, "dated") && argc > 3) {
+        struct stat found;
+        char value[64] = "";
+        if (lstat(argv[2], &found) != 0 || lgetxattr(argv[2], argv[3], value, sizeof value - 1) < 0)
+            return errno;
+        printf("%lld.%09ld %s\n", (long long)found.st_mtim.tv_sec, found.st_mtim.tv_nsec, value);
         return 0;
     }
     if (!strcmp(verb, "cat")) {

@@ -260,7 +260,8 @@ def make_images(directory: Path, observer: bytes) -> None:
     ]
     command = {"Cmd": ["/bin/observe", "facts"], "Env": ["IMAGE_SAYS=yes"], "WorkingDir": "/srv"}
     write_layout(directory / "small", [make_layer(base)], command)
-    write_layout(directory / "layers", [make_layer([*base, *lower]), make_layer(upper)], command)
+    # The first is the one that `small` has.
+    write_layout(directory / "layers", [make_layer(entries) for entries in (base, lower, upper)], command)
     write_layout(directory / "owners", [make_layer([*base, *owned])], {**command, "User": "service"})
     platforms = Layout(directory / "platforms")
     foreign, own = (

@@ -155,6 +155,27 @@ def test_dates_and_attributes(subject: Subject, mode: Mode) -> None:
     assert result.stdout.split() == ["1234567890.500000000", "so"], result
 
 
+@pytest.mark.clause("IMG-014")
+def test_what_no_image_needs_goes(subject: Subject) -> None:
+    """Of two images that share a layer one is removed: its own layers go, the other runs. Both gone, nothing is left."""
+    home = f"{HOME}/homes/plain-{subject.worker}/two-images"
+    place = {"XDG_DATA_HOME": home}
+    blobs = f"ls {home}/locald/store/blobs/sha256 2>/dev/null | wc -l"
+    small, layers = f"oci:{IMAGES}/small", f"oci:{IMAGES}/layers"
+    one, two, fewer, runs, none = subject.call(
+        subject.locald("pull", small, env=place, before=f"rm -rf {home}", after=blobs),
+        subject.locald("pull", layers, env=place, after=blobs),
+        subject.locald("rmi", layers, env=place, after=blobs),
+        subject.locald("run", small, "--", "/bin/observe", "exit", "7", env=place),
+        subject.locald("rmi", small, env=place, after=f"{blobs}; rm -rf {home}"),
+    )
+
+    assert [result.exit_code for result in (one, two, fewer, runs, none)] == [0, 0, 0, 7, 0], none
+    # Manifest, config and layer; of the second, manifest, config and the two layers that it does not share.
+    counts = [int(result.after) for result in (one, two, fewer, none)]
+    assert counts == [3, 7, 3, 0], counts
+
+
 @pytest.mark.clause("IMG-005")
 def test_a_damaged_image(subject: Subject) -> None:
     """A blob that is not what its digest says is refused by name, and nothing of it is run."""

@@ -95,14 +95,24 @@ def test_a_terminal(subject: Subject, mode: Mode, image: MakeImage) -> None:
 
 @pytest.mark.clause("RUN-003")
 def test_groups_of_the_images_user(subject: Subject, image: MakeImage) -> None:
-    """Mapped, he is in the groups that the image's /etc/group lists him in; where none is mapped, it runs without."""
-    _, number, user = STAFF
+    """Mapped, he is in the groups that the image's /etc/group lists him in, or in the one that is named beside him.
+
+    Where none is mapped, it runs without.
+    """
+    group, number, user = STAFF
     named = image({"Entrypoint": [OBSERVE, "facts"], "User": user})
-    rich, direct = subject.call(run(subject, "mapped", named), run(subject, "direct", named))
+    rich, told, direct = subject.call(
+        run(subject, "mapped", named),
+        run(subject, "mapped", "-u", f"{user}:{group}", named),
+        run(subject, "direct", named),
+    )
 
     assert rich.exit_code == 0, rich
     assert rich.facts.status["Groups"].split() == [str(number)], rich.facts.status
     assert rich.facts.status["Gid"].split() == ["998"] * 4, rich.facts.status
+    assert told.exit_code == 0, told
+    assert told.facts.status["Gid"].split() == [str(number)] * 4, told.facts.status
+    assert told.facts.status["Groups"].split() == [], told.facts.status
     assert direct.exit_code == 0, direct
     assert str(number) not in direct.facts.status["Groups"].split()
 
@@ -134,6 +144,7 @@ def test_what_cannot_be_is_said(subject: Subject, mode: Mode, image: MakeImage) 
     else:
         assert foreign.exit_code == 0, foreign
         assert foreign.facts.status["Uid"].split() == ["999"] * 4
+        assert foreign.facts.status["Gid"].split() == ["998"] * 4
 
 
 @pytest.mark.clause("RUN-006")
@@ -157,17 +168,22 @@ def test_the_images_stop_signal(subject: Subject, mode: Mode, image: MakeImage) 
 
 @pytest.mark.clause("RUN-007")
 def test_the_users_word_counts(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """-e and -w win over the image; what is not named stays, and HOME is what the image's passwd says of its user."""
+    """-e wins over --env-file, and that and -w over the image; HOME is what the image's passwd says of its user."""
     config = {
         "Entrypoint": [OBSERVE, "facts"],
         "Env": ["WHO=image", "KEPT=yes"],
         "User": "service",
         "WorkingDir": "/bin",
     }
-    (result,) = subject.call(run(subject, mode, "-e", "WHO=user", "-w", "/etc", image(config)))
+    place = f"{HOME}/homes/plain-{subject.worker}/variables"
+    lines = "# MARK=no\\n\\nWHO=file\\nFROM=a file # and no comment\\n"
+    words = ("--env-file", place, "-e", "WHO=user", "-w", "/etc", image(config))
+    write = f"printf '{lines}' > {place}; chmod 644 {place}"
+    (result,) = subject.call(run(subject, mode, *words, before=write, after=f"rm {place}"))
 
     assert result.exit_code == 0, result
-    wanted = {"WHO": "user", "KEPT": "yes", "HOME": "/srv"}
+    wanted = {"WHO": "user", "KEPT": "yes", "HOME": "/srv", "FROM": "a file # and no comment"}
+    assert not [name for name in result.facts.environ if "MARK" in name], result.facts.environ
     assert {name: result.facts.environ.get(name) for name in wanted} == wanted
     assert result.facts.process["cwd"] == "/etc"
 
@@ -206,20 +222,20 @@ def test_a_read_only_volume(subject: Subject, mode: Mode, image: MakeImage) -> N
 
 @pytest.mark.clause("RUN-010")
 def test_names_in_etc(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """Without the host's network hosts knows the container's own name; in direct mode passwd knows the caller."""
+    """With the host's network names are the host's; without, hosts knows the container's; direct, passwd the caller."""
+    plain = image({"Entrypoint": [OBSERVE]})
     tables = ("/etc/hosts", "/etc/hostname", "/etc/passwd")
-    words = (
-        "--network",
-        "none",
-        "--name",
-        "own-name",
-        image({"Entrypoint": [OBSERVE]}),
-        "--",
-        "show",
-        *tables,
+    shared = ("/etc/hosts", "/etc/resolv.conf")
+    alone = ("--network", "none", "--name", "own-name", plain, "--", "show", *tables)
+    result, open_ = subject.call(
+        run(subject, mode, *alone), run(subject, mode, "--network", "host", plain, "--", "show", *shared)
     )
-    (result,) = subject.call(run(subject, mode, *words))
 
+    hosts = parse_facts(open_.stdout)
+    for name in shared:
+        # A host without the file gives an empty one.
+        of_host = subject.root(f"cat {name} || true").stdout
+        assert "\n".join(hosts.lines(name)).strip() == of_host.strip(), open_
     shown = parse_facts(result.stdout)
     caller = subject.caller()
     assert shown.text("/etc/hostname") == "own-name", result

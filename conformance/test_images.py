@@ -157,7 +157,7 @@ def test_dates_and_attributes(subject: Subject, mode: Mode) -> None:
 
 @pytest.mark.clause("IMG-014")
 def test_what_no_image_needs_goes(subject: Subject) -> None:
-    """Of two images that share a layer one is removed: its own layers go, the other runs. Both gone, nothing is left."""
+    """Of two images that share a layer one is removed: its own layers go, the other runs. With both, all goes."""
     home = f"{HOME}/homes/plain-{subject.worker}/two-images"
     place = {"XDG_DATA_HOME": home}
     blobs = f"ls {home}/locald/store/blobs/sha256 2>/dev/null | wc -l"

@@ -1,8 +1,9 @@
 """Builds of the shim that are no release: one in which rules are switched off, and one for each edit.
 
 Both are kept in the kit's cache. The rules to switch off are written into a copy of the one build: no word of a caller
-and no wrapper has to say them, so that the copy is a leaf as the product is. An edit says in the words of the source what is done wrong, so that a fault costs the
-shim no line of its own; `Edit.apply` refuses one whose words the source no longer has.
+and no wrapper has to say them, so that the copy is a leaf as the product is. An edit says in the words of the source
+what is done wrong, so that a fault costs the shim no line of its own; `Edit.apply` refuses one whose words the source
+no longer has.
 """
 
 import hashlib
@@ -71,7 +72,9 @@ def write_rules(program: bytes, rules: str) -> bytes:
     """
     changed, count = RULES_OFF.subn(lambda place: rules.encode().ljust(len(place[0]), b","), program)
     if count != 1 or len(changed) != len(program):
-        raise inputs.InputError(f"a build of the shim has {count} places for {rules!r}, not one that is wide enough")
+        raise inputs.InputError(
+            f"a build of the shim has {count} places for {rules!r}, not one that is wide enough"
+        )
     return changed
 
 

@@ -42,10 +42,10 @@ def test_each_turns_exactly_its_clauses_red() -> None:
 def test_what_a_wrapper_breaks_by_itself_is_no_news() -> None:
     """It is a second program in the shim's place; a shim that was built with the fault is none."""
     (wrapper,) = parse_controls('[one]\nsays = "s"\ndefine = "FAULT"\n').values()
-    catalogue = parse_catalogue(
-        '["LEAF-001"]\nlevel = "MUST"\nstatement = "s"\nobservable = "o"\nsource = "s"\nprofiles = ["*"]\ncontrols = ["x"]',
-        family="LEAF",
-    )
+    keys = ("statement", "observable", "source")
+    words = "".join(f'{key} = "s"\n' for key in keys)
+    text = f'["LEAF-001"]\nlevel = "MUST"\n{words}profiles = ["*"]\ncontrols = ["x"]'
+    catalogue = parse_catalogue(text, family="LEAF")
     red = {"one": {"LEAF-001": "FAIL"}}
     assert make_account(catalogue, "local", red, [wrapper]).beyond == ()
     assert make_account(catalogue, "local", red, CONTROLS.values()).beyond == (("one", "LEAF-001"),)

@@ -15,11 +15,16 @@ from conformance.controls.builds import Edit
 
 DECLARED: Final = tuple(Path(__file__).with_name(f"{name}.toml") for name in ("controls", "rules", "edits"))
 WRAPPER: Final = Path(__file__).with_name("wrapper.c")
-# What wrapper.c breaks by being there: a second program in the shim's place, whose build is on no record, and which
-# hands the caller's descriptors, environment and lack of privilege on.
+# What a fault of a kind breaks by being there. wrapper.c is a second program in the shim's place, whose build is on no
+# record, and which hands the caller's descriptors, environment and lack of privilege on; a script in the place of
+# bin/locald calls the one beside it, wherever the tree of the script itself was copied to.
 WRAPPED: Final = (
     *("ATK-001", "ATK-003", "BIND-005", "LEAF-001", "LEAF-002", "LEAF-003", "LEAF-007"),
     *("POLICY-004", "PRIV-003", "PRIV-008", "PROC-002"),
+)
+SCRIPTED: Final = (
+    *("DISC-005", "DISC-006", "DISC-007", "DISC-008", "DISC-009", "DISC-010", "DISC-012"),
+    *("LEAF-003", "POLICY-004", "PRIV-001", "PRIV-008"),
 )
 # Exactly one of these says what the fault is.
 _KINDS: Final = ("define", "rules", "script", "package", "edit")
@@ -136,7 +141,8 @@ def make_account(
         red |= found
         claimed = claims(catalogue, control, profile, traits)
         missed += [(name, clause) for clause in claimed if clause not in found]
-        accepted = ",".join((*control.also, *(WRAPPED if control.define else ())))
+        by_kind = WRAPPED if control.define else SCRIPTED if control.script else ()
+        accepted = ",".join((*control.also, *by_kind))
         beyond += [(name, clause) for clause in sorted(found - set(claimed)) if not matches(clause, accepted)]
         caught[name] = len(found)
     applicable = [clause.id for clause in catalogue.values() if clause.applies_to(profile, traits)]

@@ -67,7 +67,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--report-dir", type=Path, help="reports/controls-TIME by default")
     parser.add_argument("--kit-cache", type=Path, default=Path("~/.cache/locald-kit").expanduser())
     parser.add_argument("--jobs", type=int, default=2, help="workers of each run")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if not chosen.wheel.is_file():
+        parser.error(f"--wheel {chosen.wheel}: no such file")
+    if not any(clauses.matches(name, chosen.only) for name in read_controls()):
+        parser.error(f"--only {chosen.only}: no control has such a name")
+    return chosen
 
 
 def main() -> int:

@@ -43,6 +43,8 @@ def parse_arguments() -> argparse.Namespace:
     chosen.profile = [name for word in chosen.profile for name in word.split(",")]
     if chosen.profile and chosen.wheel is None:
         parser.error("--profile needs --wheel")
+    if chosen.wheel is not None and not chosen.wheel.is_file():
+        parser.error(f"--wheel {chosen.wheel}: no such file")
     if not chosen.profile and chosen.tests is None:
         parser.error("nothing to measure: give --profile or --tests")
     return chosen

@@ -139,6 +139,11 @@ def compile_static(
     return target
 
 
+def find_observer(cache: Path) -> Path:
+    """Return the payload that tells what it sees, compiled into the kit's cache unless it is there."""
+    return compile_static(PAYLOAD / "observe.c", cache / "observe")
+
+
 def make_layer(entries: Sequence[Entry]) -> bytes:
     """Return a layer: a tar archive of `entries`, the same bytes every time."""
     buffer = io.BytesIO()

@@ -95,7 +95,7 @@ def install(
 def _stage(stage: Path, product: Product, cache: Path, *, debian: bool, python: str) -> None:
     """Put into `stage` what goes into the guest; hosts that are judged at once make each kept input once."""
     with inputs.locked(cache):
-        observer = inputs.compile_static(inputs.PAYLOAD / "observe.c", cache / "observe")
+        observer = inputs.find_observer(cache)
         shutil.copy(observer, stage / "observe")
         (stage / "observe").chmod(0o755)
         shutil.copy(inputs.compile_static(inputs.PAYLOAD / "start.c", cache / "start"), stage / "start")

@@ -99,7 +99,7 @@ def install(guest: vms.Guest, cache: Path) -> dict[str, str]:
     if busybox is None:
         raise inputs.InputError("busybox is not on this machine (Debian: busybox-static)")
     with inputs.locked(cache):
-        observer = inputs.compile_static(inputs.PAYLOAD / "observe.c", cache / "observe").read_bytes()
+        observer = inputs.find_observer(cache).read_bytes()
     with tempfile.TemporaryDirectory(prefix="conformance-oracle-") as directory:
         stage = Path(directory)
         make_images(stage / "images", observer, Path(busybox).read_bytes())

@@ -28,7 +28,7 @@ def image(subject: Subject, tmp_path: Path, pytestconfig: pytest.Config) -> Make
     """Return what puts an image of the kit's observer with a given image config into the guest, as `oci:DIR`."""
     cache = Path(pytestconfig.getoption("kit_cache")).expanduser()
     # As it was compiled for the installation.
-    observer = inputs.compile_static(inputs.PAYLOAD / "observe.c", cache / "observe").read_bytes()
+    observer = inputs.find_observer(cache).read_bytes()
     name, number, member = STAFF
     layer = inputs.make_layer(
         [

@@ -39,16 +39,17 @@ def test_each_turns_exactly_its_clauses_red() -> None:
     assert account.caught == {"one": 1, "two": 3}
 
 
-def test_what_a_wrapper_breaks_by_itself_is_no_news() -> None:
-    """It is a second program in the shim's place; a shim that was built with the fault is none."""
-    (wrapper,) = parse_controls('[one]\nsays = "s"\ndefine = "FAULT"\n').values()
+@pytest.mark.parametrize("kind", ["define", "script"])
+def test_what_a_fault_breaks_by_being_there_is_no_news(kind: str) -> None:
+    """A wrapper is a second program in the shim's place, a script one in locald's; a build with the fault is neither."""
+    (wrapper,) = parse_controls(f'[one]\nsays = "s"\n{kind} = "FAULT"\n').values()
     keys = ("statement", "observable", "source")
     words = "".join(f'{key} = "s"\n' for key in keys)
-    text = f'["LEAF-001"]\nlevel = "MUST"\n{words}profiles = ["*"]\ncontrols = ["x"]'
+    text = f'["LEAF-003"]\nlevel = "MUST"\n{words}profiles = ["*"]\ncontrols = ["x"]'
     catalogue = parse_catalogue(text, family="LEAF")
-    red = {"one": {"LEAF-001": "FAIL"}}
+    red = {"one": {"LEAF-003": "FAIL"}}
     assert make_account(catalogue, "local", red, [wrapper]).beyond == ()
-    assert make_account(catalogue, "local", red, CONTROLS.values()).beyond == (("one", "LEAF-001"),)
+    assert make_account(catalogue, "local", red, CONTROLS.values()).beyond == (("one", "LEAF-003"),)
 
 
 def test_a_clause_that_does_not_claim_a_fault_is_told() -> None:

@@ -41,7 +41,7 @@ def test_each_turns_exactly_its_clauses_red() -> None:
 
 @pytest.mark.parametrize("kind", ["define", "script"])
 def test_what_a_fault_breaks_by_being_there_is_no_news(kind: str) -> None:
-    """A wrapper is a second program in the shim's place, a script one in locald's; a build with the fault is neither."""
+    """A wrapper is a second program in the shim's place, a script one in locald's; a build is neither."""
     (wrapper,) = parse_controls(f'[one]\nsays = "s"\n{kind} = "FAULT"\n').values()
     keys = ("statement", "observable", "source")
     words = "".join(f'{key} = "s"\n' for key in keys)

@@ -216,7 +216,7 @@ fn enter(at: At<'_>, path: &CStr) -> Result<Fd, Error> {
         return Err(Error::failed(
             "state.failed",
             "/run/locald-shim or what is in it is not root's alone",
-            "an administrator removes /run/locald-shim",
+            "sudo rm -r /run/locald-shim",
         ));
     }
     Ok(dir)

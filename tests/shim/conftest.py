@@ -4,6 +4,7 @@ The test process takes a mount namespace of its own: /etc/locald, /run/locald-sh
 files are memory there, so the machine keeps its policy and no setuid file outlives the run, whatever happens.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ from tests.shim.harness import (
     Shim,
     Workshop,
 )
-from tests.shim.kernel import mount, private_mounts
+from tests.shim.kernel import detach, mount, private_mounts
 from tests.shim.tracer import Tracer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,18 +80,28 @@ def install(program: Path, name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def place() -> Path:
+def place() -> Iterator[Path]:
     """Where setuid files may lie: memory, in a mount namespace of this process."""
     if os.geteuid() != 0:
         pytest.fail("tests/shim needs root: sudo ci/nox -s tests")
     private_mounts()
-    for path, options in ((PLACE, "mode=755"), (POLICY.parent, "mode=755"), (STATE, "mode=700")):
-        path.mkdir(parents=True, exist_ok=True)
-        mount("tmpfs", path, "tmpfs", 0, options)
+    made = []
+    for path, mode in ((PLACE, 0o755), (POLICY.parent, 0o755), (STATE, 0o700)):
+        if not path.exists():
+            # The whole machine sees the mount point, and keeps it if this process is killed: with the mode that the
+            # product gives it, since the shim refuses a state directory that others may read.
+            path.mkdir(mode=mode, parents=True)
+            made.append(path)
+        mount("tmpfs", path, "tmpfs", 0, f"mode={mode:o}")
     (PLACE / "bin").mkdir()
     POLICY.write_text(POLICY_TEXT)
     POLICY.chmod(0o644)
-    return PLACE
+    yield PLACE
+    for path in made:
+        detach(path)
+        # Not empty if somebody else uses it by now.
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 @pytest.fixture(scope="session")

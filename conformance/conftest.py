@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import random
-import tempfile
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -107,6 +106,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Not there with `-p no:cacheprovider`.
     if getattr(config.option, "lf", False):
         narrow_to_last_failed(config, profile.name)
+    require_files(config)
     glob = config.getoption("clause")
     selected = clauses.select(catalogue, glob) if glob else None
     if selected == ():
@@ -124,6 +124,14 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     # pytest_runtest_logreport is not told the config.
     _CONTROLLERS[:] = [config.stash[CONTROLLER]]
+
+
+def require_files(config: pytest.Config) -> None:
+    """Refuse what is to be tested and is not there, before a machine is booted for it."""
+    for option in ("wheel", "shim"):
+        value = config.getoption(option)
+        if value is not None and not Path(value).is_file():
+            raise pytest.UsageError(f"--{option} {value}: no such file")
 
 
 def narrow_to_last_failed(config: pytest.Config, profile: str) -> None:
@@ -231,7 +239,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     collected = {f"{item.path.name}::{getattr(item, 'originalname', item.name)}" for item in keep}
     named = clauses.find_tests(HERE).items()
     absent = [test for test, ids in named if wanted & set(ids) and test not in collected]
-    tell_narrowed(config, narrowed=bool(absent or config.stash.get(LEFT_OUT, 0)))
+    # A test that was named by its node id may stand for one of its modes only.
+    by_node = any("::" in argument for argument in config.args)
+    tell_narrowed(config, narrowed=bool(absent or by_node or config.stash.get(LEFT_OUT, 0)))
     if CONTROLLER in config.stash:
         config.stash[CONTROLLER].expected |= {item.nodeid for item in keep}
     config.hook.pytest_deselected(items=[item for item in items if item not in keep])
@@ -385,6 +395,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if LIVE in config.stash:
         config.stash[LIVE].stop()
     controller = config.stash[CONTROLLER]
+    controller.interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED and not controller.gone
     if controller.written is None:
         end(config, controller)
     if controller.gone:
@@ -441,7 +452,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(line)
     place = config.getoption("report_dir")
     terminalreporter.write_line(f"seed {controller.seed}; {place}/report.json, {place}/index.html")
-    if config.getoption("keep_on_fail") and not controller.own_part["green"]:
+    if config.getoption("keep_on_fail") and vms.status(controller.profile.name) == "up":
         terminalreporter.write_line(f"the machine is up: ci/nox -s vms -- ssh {controller.profile.name}")
 
 
@@ -476,9 +487,7 @@ def _in_turn(request: pytest.FixtureRequest) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         # Every test shares the guest; one that changes it for all has it to itself.
         for name in dict.fromkeys(["", *names]):
-            # By the home too: somebody else's run on this machine has a guest of its own.
-            machine = f"{home.tag()}-{request.config.getoption('profile')}"
-            place = Path(tempfile.gettempdir(), f"conformance-{machine}-{name}.lock")
+            place = home.machine(request.config.getoption("profile")) / f"alone-{name}.lock"
             lock = held.enter_context(place.open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX if name in names else fcntl.LOCK_SH)
         request.node.stash[WAITED_S] = time.monotonic() - start

@@ -164,7 +164,7 @@ def judge(plan: Plan, view: View) -> dict[str, int]:
                         view.show(run.profile, state)
                     if states is None:
                         # Still among those that run, should it not end and have to be interrupted.
-                        codes[run.profile] = run.process.wait(END_LIMIT_S)
+                        codes[run.profile] = wait_or_end(run, END_LIMIT_S)
                         selector.unregister(run.pipe)
                         running.remove(run)
                         os.close(run.pipe)
@@ -187,13 +187,19 @@ def interrupt(running: Sequence[Run]) -> None:
         run.process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + END_LIMIT_S
     for run in running:
-        try:
-            run.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            os.killpg(run.process.pid, signal.SIGKILL)
-            run.process.wait()
-            vms.destroy(run.profile)
+        wait_or_end(run, max(0.0, deadline - time.monotonic()))
         os.close(run.pipe)
+
+
+def wait_or_end(run: Run, limit_s: float) -> int:
+    """Return the exit code of a run that is about to end; one that does not is killed, and its machine with it."""
+    try:
+        return run.process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(run.process.pid, signal.SIGKILL)
+        code = run.process.wait()
+        vms.destroy(run.profile)
+        return code
 
 
 def choose_jobs(wanted: int | None) -> int:
@@ -245,7 +251,8 @@ def main(arguments: Sequence[str]) -> int:
         with vms.interruptible(), viewed() as view:
             codes = judge(plan, view)
     except KeyboardInterrupt:
-        sys.stderr.write("conformance: interrupted; no machine is left\n")
+        left = "what was up before stays up" if "--reuse" in rest else "no machine is left"
+        sys.stderr.write(f"conformance: interrupted; {left}\n")
         return INTERRUPTED
     for line in describe(plan, codes, time.monotonic() - begun):
         sys.stdout.write(f"{line}\n")

@@ -8,7 +8,7 @@ import contextlib
 import datetime
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ PLANTED: Final = report.Proof(
     "planted", proven=True, observed="a planted fault or a measured build; such a run is never green"
 )
 # Everything that can go wrong around the clauses and says nothing about them.
-TROUBLE: Final = (vms.VmsError, InputError, KitError, ValueError)
+TROUBLE: Final = (vms.VmsError, InputError, KitError, ValueError, OSError)
 
 
 @dataclass
@@ -71,6 +71,8 @@ class Controller:
     # How many cases, one after the other, ended because the guest did not answer, and whether it was given up for that.
     lost: int = 0
     gone: bool = False
+    # Whether a person ended it, who then wants no machine left, whatever else was asked.
+    interrupted: bool = False
     # Ends the run before its last case, for the reason given.
     stop: Callable[[str], None] = lambda _: None
     tally: progress.Tally = field(default_factory=lambda: progress.Tally(lambda _: None))
@@ -104,10 +106,12 @@ def prepare(config: pytest.Config, controller: Controller, say: Callable[[str], 
     if wheel is None and shim is None:
         raise InputError("nothing to test: give --wheel (nox -s conformance builds one) or --shim")
     with timed(controller, "boot"):
-        if not (config.getoption("reuse") and vms.status(name) == "up"):
-            # Also what a failed boot left has to go.
-            controller.machine.callback(take_away, config, controller)
+        if config.getoption("reuse") and vms.status(name) == "up":
+            controller.subject["reused"] = "it was up before the run: nobody knows what was done to it"
+        else:
             vms.up(name, report=lambda line: say(f"vms: {line}"), cold=config.getoption("cold"))
+            # Only what this run booted is its own to take away: `up` refuses a machine that is somebody else's.
+            controller.machine.callback(take_away, config, controller)
         controller.guest = vms.connect(name)
     if config.getoption("planted"):
         # `conformance.controls` proved the machine and put its fault there. What comes out is about the kit.
@@ -137,7 +141,8 @@ def take_away(config: pytest.Config, controller: Controller) -> None:
     """Destroy the machine, unless it is wanted for a look."""
     if config.getoption("reuse"):
         return
-    if config.getoption("keep_on_fail") and not (controller.written or {}).get("green"):
+    red = controller.written is not None and not controller.own_part["green"]
+    if config.getoption("keep_on_fail") and red and not controller.interrupted:
         return
     vms.destroy(controller.profile.name)
 
@@ -196,7 +201,15 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
     directory = Path(config.getoption("report_dir") or REPORTS / controller.started.replace(":", ""))
     config.option.report_dir = str(directory)
     made = report.make_profile(run, controller.catalogue, controller.waivers)
-    controller.written = report_files.write_profile(directory, made)
+    try:
+        controller.written = report_files.write_profile(directory, made)
+    except report.ReportError as error:
+        # What lies there is about another wheel or by another kit. What this run judged is kept beside it.
+        refused = replace(run, errors=(*run.errors, f"{directory}: {error}"))
+        made = report.make_profile(refused, controller.catalogue, controller.waivers)
+        aside = directory / f"{run.profile}-{run.finished.replace(':', '')}"
+        config.option.report_dir = str(aside)
+        controller.written = report_files.write_profile(aside, made)
 
 
 def look_again(controller: Controller, guest: vms.Guest) -> report.HostState:

@@ -34,6 +34,20 @@ class Guest:
 
 def up(name, report, cold):
     note("up")
+    if os.environ["FAULT"] == "taken":
+        raise vms.VmsError("local is up already")
+    try:
+        boot()
+    except BaseException:
+        destroy(name)
+        raise
+    STATES[name] = "up"
+
+def destroy(name):
+    note("destroy")
+    STATES.pop(name, None)
+
+def boot():
     if os.environ["FAULT"] == "interrupt":
         raise KeyboardInterrupt
     if os.environ["FAULT"] == "terminate":
@@ -53,13 +67,14 @@ def prove(guest):
     holds = os.environ["FAULT"] != "unproven"
     return vms.Proof("local", (vms.Evidence("f", "says", ("c",), "root", "e", 0, "", "", 0.1, holds),))
 
-vms.up, vms.destroy, vms.prove = up, lambda name: note("destroy"), prove
+STATES = {}
+vms.up, vms.destroy, vms.prove = up, destroy, prove
 vms.connect = lambda name: Guest(vms.read(name))
-vms.status = lambda name: "down"
+vms.status = lambda name: STATES.get(name, "down")
 install.install = lambda *arguments, **options: {"guest_kernel": "6"}
 
 def pytest_collection_modifyitems(items):
-    if os.environ["FAULT"] in ("flaky", "passes", "breaks"):
+    if os.environ["FAULT"] in ("flaky", "passes", "breaks", "stopped"):
         for item in items:
             item.setup, item.tries = (lambda: None), 0
             item.runtest = lambda item=item: play(item)
@@ -67,6 +82,8 @@ def pytest_collection_modifyitems(items):
 def play(item):
     item.tries += 1
     note(item.nodeid)
+    if os.environ["FAULT"] == "stopped":
+        raise KeyboardInterrupt
     if os.environ["FAULT"] == "flaky" and item.tries == 1:
         raise AssertionError("once")
     if os.environ["FAULT"] == "breaks" and item.tries == 2:

@@ -134,6 +134,8 @@ def test_the_seed_gives_the_order(tmp_path: Path) -> None:
         ((), True),
         (("-n2", "-k", "mapped"), False),
         (("--ignore=conformance/test_bundle.py",), False),
+        # One of its two modes.
+        (("conformance/test_signals.py::test_the_init_stage_reaps[mapped]",), False),
     ],
 )
 def test_a_selection_of_pytests_own_is_one(
@@ -159,6 +161,52 @@ def test_ctrl_c_while_it_boots_leaves_no_machine(tmp_path: Path) -> None:
     """What was half there is taken away."""
     code, _, calls = run_kit(tmp_path, "interrupt")
     assert (code, calls) == (2, ["up", "destroy"])
+
+
+@pytest.mark.spawns
+def test_ctrl_c_among_the_clauses_leaves_no_machine(tmp_path: Path) -> None:
+    """Whatever was asked for a run that is red: who interrupts it wants to be rid of it."""
+    code, said, calls = run_kit(tmp_path, "stopped", "--keep-on-fail")
+    assert (code, calls[0], calls[-1], calls.count("destroy")) == (2, "up", "destroy", 1)
+    assert "the machine is up" not in said
+
+
+@pytest.mark.spawns
+def test_a_machine_of_somebody_elses_stays(tmp_path: Path) -> None:
+    """One that is up already is refused: neither its end nor that of who uses it may follow."""
+    code, said, calls = run_kit(tmp_path, "taken")
+    assert (code, calls) == (1, ["up"])
+    assert "error: local is up already" in said
+
+
+@pytest.mark.spawns
+def test_what_is_to_be_tested_has_to_be_there(tmp_path: Path) -> None:
+    """Refused before anything is booted."""
+    for option in ("--wheel", "--shim"):
+        code, said, calls = run_kit(tmp_path, "passes", f"{option}={tmp_path}/none")
+        assert (code, calls) == (4, [])
+        assert f"{option} {tmp_path}/none: no such file" in said
+
+
+@pytest.mark.spawns
+def test_a_place_with_another_kits_report_keeps_it(tmp_path: Path) -> None:
+    """What was judged goes beside it, red; neither is lost."""
+    code, said, _ = run_kit(tmp_path, "passes")
+    assert code == 0, said
+    place = tmp_path / "run/report.json"
+    text = place.read_text()
+    kit = profile_of(tmp_path)["kit"]["sha256"]
+    # Of another host, so that it would have to be joined.
+    place.write_text(text.replace(kit, "0" * 64).replace('"profile": "local"', '"profile": "vm"'))
+    before = place.read_bytes()
+    code, said, calls = run_kit(tmp_path, "passes")
+
+    assert (code, calls[-1]) == (1, "destroy")
+    assert "results of different kits cannot be joined" in said
+    assert place.read_bytes() == before
+    (aside,) = (tmp_path / "run").glob("local-*/report.json")
+    (profile,) = read_report(aside)["profiles"]
+    assert (profile["green"], profile["totals"]) == (False, {"PASS": 2})
 
 
 @pytest.mark.spawns

@@ -46,8 +46,8 @@ DIRECTORIES = ("proc", "sys", "dev", "tmp", "etc", "srv")
 LIMIT_BYTES = 400_000
 SCRIPT_LIMIT_S = 150
 TRACED = (
-    "execve,execveat,open,openat,openat2,open_tree,connect,kill,pidfd_send_signal,setresuid,capset,bind,keyctl,"
-    "pivot_root"
+    "execve,execveat,open,openat,openat2,open_tree,connect,sendto,sendmsg,sendmmsg,kill,pidfd_send_signal,setresuid,"
+    "capset,bind,keyctl,pivot_root"
 )
 # Descriptors on their way to the numbers that they shall get wait from here on.
 WAITING = 300
@@ -135,44 +135,52 @@ class Run:
             "problem": "",
         }
         with kernel_log() as lines:
-            if job.bundle is not None:
-                make_bundle(self.bundle, job.bundle, job.owner or job.user, self.fill)
-            if job.before:
-                result["before"] = self.script(job.before)
-            watched = sorted(list_tree(self.bundle)) if job.bundle is not None else []
-            mounts = read_mountinfo()
-            # The guest's own clock, by which its logs are dated.
-            result["started"] = round(time.time(), 3)
-            started = time.monotonic()
             try:
-                self.start()
-                self.walk()
-            except StepFailed as problem:
-                result["problem"] = str(problem)
+                self.observe(result)
             finally:
-                timed_out = self.finish()
-            result["seconds"] = round(time.monotonic() - started, 3)
-            result["timed_out"] = timed_out
-            result["exit_code"] = exit_code(self.wait_status)
-            result["leftover"] = self.settle()
-            if self.held:
-                result["terminal"] = {"before": self.terminal_was, "after": read_terminal(*self.held)}
-            result["ended"] = round(time.time(), 3)
-            result["new_mounts"] = self.new_mounts(mounts, read_mountinfo())
-            if job.bundle is not None:
-                result["new_files"] = [
-                    entry for entry in sorted(list_tree(self.bundle)) if entry not in watched
-                ]
-            if job.trace:
-                with open(self.trace_file, encoding="utf-8", errors="replace") as trace:
-                    result["trace"] = trace.read().splitlines()[:20_000]
-            if job.after:
-                result["after"] = self.script(job.after)
-            self.remove()
+                # Also where the preparing script or the start failed: what was begun has to be ended.
+                if job.after:
+                    result["after"] = self.script(job.after)
+                self.remove()
         for name, data in self.output.items():
             result[name] = bytes(data).decode("utf-8", "surrogateescape")
         result["kernel"] = lines
         return result
+
+    def observe(self, result: dict[str, Any]) -> None:
+        """Prepare, run and look at what was left; everything it showed goes into `result`."""
+        job = self.job
+        if job.bundle is not None:
+            make_bundle(self.bundle, job.bundle, job.owner or job.user, self.fill)
+        if job.before:
+            result["before"] = self.script(job.before)
+        watched = sorted(list_tree(self.bundle)) if job.bundle is not None else []
+        mounts = read_mountinfo()
+        # The guest's own clock, by which its logs are dated.
+        result["started"] = round(time.time(), 3)
+        started = time.monotonic()
+        try:
+            self.start()
+            self.walk()
+        except StepFailed as problem:
+            result["problem"] = str(problem)
+        finally:
+            timed_out = self.finish()
+        result["seconds"] = round(time.monotonic() - started, 3)
+        result["timed_out"] = timed_out
+        result["exit_code"] = exit_code(self.wait_status)
+        result["leftover"] = self.settle()
+        if self.held:
+            result["terminal"] = {"before": self.terminal_was, "after": read_terminal(*self.held)}
+        result["ended"] = round(time.time(), 3)
+        result["new_mounts"] = self.new_mounts(mounts, read_mountinfo())
+        if job.bundle is not None:
+            result["new_files"] = [
+                entry for entry in sorted(list_tree(self.bundle)) if entry not in watched
+            ]
+        if job.trace:
+            with open(self.trace_file, encoding="utf-8", errors="replace") as trace:
+                result["trace"] = trace.read().splitlines()[:20_000]
 
     @property
     def trace_file(self) -> str:
@@ -328,9 +336,6 @@ class Run:
         if verb == "expect":
             if not self.read_until(lambda: self.find(value)):
                 raise StepFailed(f"{value!r} did not come")
-        elif verb == "expect_status":
-            if not self.read_until(lambda: value.encode() in self.output["status"]):
-                raise StepFailed(f"{value!r} did not come on the status descriptor")
         elif verb == "signal" and to == "subject":
             os.kill(self.pid, value)
         elif verb == "signal" and to == "user":
@@ -339,10 +344,8 @@ class Run:
         elif verb == "signal" and to == "payload":
             os.kill(self.payload(), value)
         elif verb == "write":
-            os.write(self.master if self.master >= 0 else self.input, value.encode())
-        elif verb == "hang_up":
-            os.close(self.input)
-            self.input = -1
+            text = value.replace("$SUBJECT", str(self.pid))
+            os.write(self.master if self.master >= 0 else self.input, text.encode())
         elif verb == "resize":
             set_size(self.master, value)
         elif verb == "expect_stopped":
@@ -352,7 +355,9 @@ class Run:
             self.output["stderr"] += self.script(value.replace("$SUBJECT", str(self.pid))).encode()
         elif verb == "wait":
             end = time.monotonic() + value
-            self.read_until(lambda: time.monotonic() >= end, poll_s=POLL_S)
+            # epoll(7) knows no fraction of a millisecond, so a short wait is spun.
+            poll_s = value / 8 if value > POLL_S else 0.0
+            self.read_until(lambda: time.monotonic() >= end, poll_s=poll_s)
         else:
             raise SystemExit(f"unknown step {step}")
 

@@ -38,6 +38,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -197,7 +198,6 @@ static void attempts(void)
     TRY("swapon", syscall(SYS_swapon, "/", 0));
     TRY("userfaultfd", syscall(SYS_userfaultfd, 0));
     TRY("io_uring_setup", syscall(425, 1, zero));
-    TRY("ptrace-host", syscall(SYS_process_vm_readv, 1, zero, 0, zero, 0, 0));
     TRY("tiocsti", ioctl(0, TIOCSTI, &byte));
     TRY("tioclinux", ioctl(0, TIOCLINUX, &byte));
     TRY("sethostname", syscall(SYS_sethostname, "changed", -1));
@@ -356,6 +356,22 @@ static void report_signal(int number)
 }
 
 static void say(const char *text) { (void)!write(1, text, strlen(text)); }
+
+/* A process by the number that it has outside, which comes on standard input: signal 0, and a byte of its memory. */
+static int reach_process(void)
+{
+    char text[16] = {0};
+    char byte;
+    struct iovec ours = {.iov_base = &byte, .iov_len = 1};
+    say("ready\n");
+    if (read(0, text, sizeof text - 1) <= 0)
+        return 1;
+    pid_t pid = atoi(text);
+    struct iovec theirs = {.iov_base = (void *)&reach_process, .iov_len = 1};
+    attempt("signal", kill(pid, 0));
+    attempt("memory", process_vm_readv(pid, &ours, 1, &theirs, 1, 0));
+    return 0;
+}
 
 static int watch_signals(int count)
 {
@@ -522,6 +538,8 @@ int main(int argc, char **argv)
         for (;;)
             pause();
     }
+    if (!strcmp(verb, "reach"))
+        return reach_process();
     if (!strcmp(verb, "memory") && argc > 2)
         return use_memory(atol(argv[2]));
     if (!strcmp(verb, "forks") && argc > 2)

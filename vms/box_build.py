@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vms import debs, process
+from vms import debs, host, process
 from vms.deadline import Deadline
 from vms.errors import BoxError
 from vms.profile import KNOWN_USERS
@@ -178,9 +178,8 @@ def _make_root(build: Build, recipe: Recipe, chosen: tuple[debs.Deb, ...]) -> No
 
 def _set_up(build: Build, recipe: Recipe) -> list[str]:
     """Run guest-setup.sh in the new root; return the packages and versions that are in it."""
-    listed = build.text("dpkg", "-L", "vagrant").splitlines()
-    for ending, name in (("/keys/vagrant.pub", "login.pub"), ("/keys/vagrant", "host-key")):
-        shutil.copy(next(line for line in listed if line.endswith(ending)), build.root / "tmp" / name)
+    for key, name in (("vagrant.pub", "login.pub"), ("vagrant", "host-key")):
+        shutil.copy(host.find_vagrant_key(key), build.root / "tmp" / name)
     scripts = ("guest-setup.sh", "guest-mounts.sh", "make-users.sh")
     for script in scripts:
         shutil.copy(FILES / script, build.root / "tmp" / script)

@@ -16,11 +16,15 @@ from pathlib import Path
 
 from vms import box_build, debs, home, process, public
 from vms.deadline import Deadline
+from vms.digests import read_digest
 from vms.errors import BoxError, ProfileError
 from vms.profile import Profile
 from vms.table import Table
 
 RECORD = "box.json"
+KEY_DIGITS = 16
+"""How much of the hash of its inputs a box is named by."""
+
 KEPT = 3
 """How many boxes of one declaration stay: a change and its revert cost no build."""
 
@@ -98,7 +102,7 @@ def make_key(declaration: Declaration, scripts: Mapping[str, bytes], tools: str)
     for name, content in sorted(scripts.items()):
         state.update(f"\0{name}\0{len(content)}\0".encode() + content)
     state.update(b"\0" + tools.encode())
-    return f"{declaration.name}-{state.hexdigest()[:16]}"
+    return f"{declaration.name}-{state.hexdigest()[:KEY_DIGITS]}"
 
 
 def find_or_build(name: str, *, report: Callable[[str], None]) -> Box:
@@ -136,7 +140,7 @@ def _build(
 ) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     with box_build.built(recipe, chosen, directory.name, directory.parent, report) as (made, facts):
-        files = {path.name: hash_file(path) for path in sorted(made.iterdir())}
+        files = {path.name: read_digest(path) for path in sorted(made.iterdir())}
         record = {
             "name": directory.name,
             "files": files,
@@ -153,7 +157,7 @@ def _open(key: str, directory: Path) -> Box:
     """Verify a box against its record."""
     record = json.loads((directory / RECORD).read_text())
     for name, wanted in record["files"].items():
-        found = hash_file(directory / name)
+        found = read_digest(directory / name)
         if found != wanted:
             raise BoxError(
                 f"{directory / name} is not what was built: sha256 {found}, recorded {wanted}",
@@ -172,7 +176,7 @@ def find(profile: Profile, *, report: Callable[[str], None]) -> Box:
         return find_or_build(profile.box, report=report)
     archive = public.find_or_fetch(profile.box, report=report)
     sha256 = archive.parent.name
-    return Box(f"{profile.box}-{sha256[:16]}", archive.parent, archive, sha256)
+    return Box(f"{profile.box}-{sha256[:KEY_DIGITS]}", archive.parent, archive, sha256)
 
 
 def prune(box: Box) -> tuple[str, ...]:
@@ -185,16 +189,11 @@ def prune(box: Box) -> tuple[str, ...]:
     (box.directory / RECORD).touch()
     prefix = box.name.rpartition("-")[0]
     records = sorted(
-        box.directory.parent.glob(f"{prefix}-*/{RECORD}"),
+        # All of a key: `debian12-*` would be the boxes of `debian12-podman` as well.
+        box.directory.parent.glob(f"{prefix}-{'?' * KEY_DIGITS}/{RECORD}"),
         key=lambda record: record.stat().st_mtime,
         reverse=True,
     )
     for record in records[KEPT:]:
         shutil.rmtree(record.parent)
     return tuple(record.parent.name for record in records[KEPT:])
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

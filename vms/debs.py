@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vms import home
+from vms.digests import read_digest
 from vms.errors import BoxError
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -90,8 +91,7 @@ def find_or_choose(name: str, suite: str, wanted: tuple[str, ...], epoch: int, r
 
 def _verify(deb: Deb, lock: Path) -> None:
     try:
-        with deb.path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = read_digest(deb.path)
     except FileNotFoundError:
         found = "no such file"
     if found != deb.sha256:
@@ -138,10 +138,8 @@ def _choose(lock: Path, suite: str, wanted: tuple[str, ...], run: Run) -> None:
 
 
 def _keep(path: Path, run: Run) -> Deb:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     name, version, architecture = _fields(path, run)
-    deb = Deb(name, version, architecture, digest)
+    deb = Deb(name, version, architecture, read_digest(path))
     path.rename(deb.path)
     return deb
 

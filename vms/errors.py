@@ -6,7 +6,7 @@ VmsError
 ├── BoxError            a box could not be built, or is not the one recorded
 ├── BootError           no ssh answer, twice
 ├── NotRunning          the machine asked for is not up
-├── NoSuchUser          the profile has no such user
+├── NoSuchUser          the profile has no such user, or its guest lacks him
 ├── GuestLost           the connection or the machine broke: says nothing about the command
 ├── CommandTimedOut     a controller-side program ran past its deadline
 └── GuestAssertion      (also an AssertionError) the command ran, and did otherwise
@@ -57,7 +57,7 @@ class NotRunning(VmsError):
 
 
 class NoSuchUser(VmsError):
-    """The profile gives no such user; a test that needs one must say so in its clause."""
+    """The profile gives no such user, and a test that needs one must say so in its clause; or the guest lacks him."""
 
 
 class GuestLost(VmsError):
@@ -65,7 +65,7 @@ class GuestLost(VmsError):
 
 
 class CommandTimedOut(VmsError):
-    """A program of the controller (not of the guest) ran past its deadline and was killed."""
+    """A program of the controller (not of the guest) ran past its deadline and was killed; `tail`: its last words."""
 
     def __init__(self, command: "Sequence[str]", seconds: float, tail: str = "") -> None:
         super().__init__(f"killed after {seconds:.1f} s: {' '.join(command)}\n{tail}".rstrip())

@@ -24,13 +24,16 @@ from typing import Protocol, TypedDict, Unpack, runtime_checkable
 
 from vms.conversation import Conversation
 from vms.deadline import Deadline
-from vms.errors import CommandFailed, CommandSucceeded, NoSuchUser, NotInTime
+from vms.errors import CommandFailed, CommandSucceeded, GuestLost, NoSuchUser, NotInTime
 from vms.process import Argument, Finished
 from vms.profile import Profile
 from vms.shell import ENDED_BY_LIMIT, Word, make_line, make_mark, quote, read_answer
 
 DEFAULT_LIMIT_S = 60.0
 """How long a command may take if nobody says; a guest process costs 20 to 35 times the host's."""
+
+NOT_FOUND = 2
+"""What getent(1) says of a key that its database lacks."""
 
 SHOWN_BYTES = 4000
 """How much of each stream an error message carries."""
@@ -151,10 +154,16 @@ class Guest(ABC):
             raise NoSuchUser(f"{self.profile.name} has no user {name!r}; it has {known}")
 
     def user(self, name: str) -> User:
-        """Return the account; NoSuchUser unless it is root or the profile names it."""
+        """Return the account; NoSuchUser unless it is root or the profile names it, and it is there."""
+        self.check_user(name)
         if name not in self._users:
-            line = self.succeed(["getent", "passwd", name], user="root").text
-            _, _, uid, gid, _, home, _ = line.split(":")
+            # Not `succeed`: whoever asks for an account has said nothing about what is under test.
+            found = self.run(["getent", "passwd", name], user="root")
+            if found.exit_code == NOT_FOUND:
+                raise NoSuchUser(f"the user {name!r} of {self.profile.name} is not there")
+            if found.exit_code != 0:
+                raise GuestLost(f"{self.profile.name} does not say who {name!r} is\n{found.describe()}")
+            _, _, uid, gid, _, home, _ = found.text.split(":")
             self._users[name] = User(name, int(uid), int(gid), home)
         return self._users[name]
 

@@ -7,7 +7,6 @@ System packages are not installed here: `python -m vms host packages` names them
 """
 
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -85,15 +84,9 @@ def packages() -> tuple[str, ...]:
 
 def missing_packages() -> tuple[str, ...]:
     """Return those that are not there, told by what they bring."""
-    missing = {package for name, package in PROGRAMS.items() if not _is_there(name)}
+    missing = {package for name, package in PROGRAMS.items() if not process.find_program(name)}
     missing |= {package for package, path in PARTS.items() if not Path(path).exists()}
     return tuple(sorted(missing))
-
-
-def _is_there(program: str) -> bool:
-    # A user's PATH leaves out where Debian puts mke2fs and libvirtd.
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    return shutil.which(program, path=path) is not None
 
 
 def require() -> None:
@@ -104,6 +97,16 @@ def require() -> None:
         raise HostNotReady(f"packages are missing: {', '.join(missing)}", hint=line)
     if os.geteuid() != 0:
         raise HostNotReady("boxes and libvirt need root", hint="run it by sudo")
+
+
+def find_vagrant_key(name: str) -> Path:
+    """Return the well-known key that Vagrant brings: `vagrant`, or its public half `vagrant.pub`."""
+    query = ["dpkg", "-L", "vagrant"]
+    listed = process.check(query, deadline=Deadline.after(30), error=HostNotReady).text.splitlines()
+    for line in listed:
+        if line.endswith(f"/keys/{name}"):
+            return Path(line)
+    raise HostNotReady(f"the package vagrant has no file keys/{name}")
 
 
 def uri() -> str:

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import signal
 import sys
 import time
@@ -39,12 +38,16 @@ PROGRAMS = {
 """Programs that have to be there, and Debian's package of each."""
 
 
+def missing_packages() -> tuple[str, ...]:
+    """Return those that are not there, told by their programs."""
+    return tuple(sorted({package for name, package in PROGRAMS.items() if not process.find_program(name)}))
+
+
 def require() -> None:
     """Raise HostNotReady, with the line that mends it, unless this machine can be used so."""
     if os.geteuid() != 0:
         raise HostNotReady("the profile `local` makes namespaces as root", hint="run it by sudo")
-    missing = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name)})
-    if missing:
+    if missing := missing_packages():
         line = f"apt-get install --no-install-recommends {' '.join(missing)}"
         raise HostNotReady(f"packages are missing: {', '.join(missing)}", hint=line)
     if "\toverlay\n" not in Path("/proc/filesystems").read_text():

@@ -6,7 +6,7 @@ its run worthless, so the caller reports INVALID, never a skip.
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from vms import engines, watch
 from vms.deadline import Deadline
@@ -54,14 +54,6 @@ class Proof:
     def missing(self) -> tuple[Evidence, ...]:
         """The facts that do not hold."""
         return tuple(piece for piece in self.evidence if not piece.holds)
-
-    def as_data(self) -> dict[str, object]:
-        """Return the proof as JSON-ready data."""
-        return {
-            "profile": self.profile,
-            "in_force": self.in_force,
-            "evidence": [asdict(piece) for piece in self.evidence],
-        }
 
 
 def list_facts(profile: Profile) -> tuple[Fact, ...]:

@@ -6,6 +6,7 @@ whole process group, two seconds later KILL.
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -19,6 +20,12 @@ from vms.errors import CommandTimedOut, VmsError
 
 GRACE_S = 2.0
 """How long a program may take to end after TERM."""
+
+SHOWN_BYTES = 2000
+"""How much of what a program said last an error message carries."""
+
+ROOTS_DIRECTORIES = ("/usr/sbin", "/sbin")
+"""Where Debian puts mke2fs, libvirtd and useradd; the $PATH of a user, and of root after `su`, leaves them out."""
 
 Argument = str | bytes
 
@@ -37,6 +44,16 @@ class Finished:
     def text(self) -> str:
         """Standard output, decoded, without the final newline."""
         return self.stdout.decode(errors="replace").rstrip("\n")
+
+
+def search_path() -> str:
+    """Return the controller's $PATH, with root's directories behind it."""
+    return ":".join((os.environ.get("PATH", os.defpath), *ROOTS_DIRECTORIES))
+
+
+def find_program(name: str) -> str | None:
+    """Return where a program is that root can start, or None."""
+    return shutil.which(name, path=search_path())
 
 
 def run(
@@ -58,7 +75,7 @@ def run(
         cwd: Its working directory.
         log: Both streams are appended here instead of being returned.
     Raises:
-        CommandTimedOut: It was killed at the deadline.
+        CommandTimedOut: It was killed at the deadline; the message ends with what it said last.
         OSError: It could not be started.
     """
     shown = tuple(os.fsdecode(part) for part in command)
@@ -79,8 +96,8 @@ def run(
         try:
             stdout, stderr = child.communicate(stdin, timeout=deadline.left_s)
         except subprocess.TimeoutExpired as error:
-            _end(child)
-            raise CommandTimedOut(shown, time.monotonic() - start) from error
+            tail = _shown(_end(child))
+            raise CommandTimedOut(shown, time.monotonic() - start, tail) from error
         except BaseException:
             _end(child)
             raise
@@ -101,10 +118,14 @@ def check(
     """As `run`, but raise `error` with the exact command and its output if it fails."""
     done = run(command, deadline=deadline, stdin=stdin, env=env, cwd=cwd)
     if done.exit_code != 0:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
+        said = _shown(done.stderr or done.stdout)
         message = f"exit code {done.exit_code}: {' '.join(done.command)}\n{said}"
         raise error(message.rstrip(), hint=hint)
     return done
+
+
+def _shown(said: bytes) -> str:
+    return said.decode(errors="replace").strip()[-SHOWN_BYTES:]
 
 
 def start_piped(
@@ -137,12 +158,15 @@ def end_piped(child: subprocess.Popen[bytes]) -> None:
 
 
 def start(command: Sequence[str], *, log: Path) -> int:
-    """Start a program that outlives the controller and return its process id."""
+    """Start a program of root's that outlives the controller and return its process id.
+
+    What `find_program` has found is found by it and by what it starts.
+    """
     # Not Popen: it complains about a child that nobody waits for, which is what is wanted here.
     return os.posix_spawnp(
         command[0],
         list(command),
-        os.environ,
+        os.environ | {"PATH": search_path()},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644),
@@ -183,12 +207,17 @@ def become(command: Sequence[str]) -> NoReturn:
     os.execvp(command[0], list(command))  # noqa: S606 -- argument list, no shell
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """TERM, a grace, KILL, to the whole group; then collect the child."""
+def _end(child: subprocess.Popen[bytes]) -> bytes:
+    """TERM, a grace, KILL, to the whole group; then collect the child and return what it said."""
+    said = b""
     for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             # communicate, not wait: a full pipe would keep the child from ending.
-            child.communicate(timeout=patience_s)
-            return
+            stdout, stderr = child.communicate(timeout=patience_s)
+        except subprocess.TimeoutExpired as error:
+            said = error.stderr or error.stdout or b""
+        else:
+            return stderr or stdout or b""
+    return said

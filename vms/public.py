@@ -6,12 +6,12 @@ The archive is kept by its digest in `public/`; what is inside is a disk that bo
 """
 
 import hashlib
+import http.client
 import json
 import os
 import re
 import tarfile
 import tomllib
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from vms import home
 from vms.deadline import Deadline
+from vms.digests import read_digest
 from vms.errors import BoxError, ProfileError
 from vms.table import Table
 
@@ -51,7 +52,7 @@ def find_or_fetch(name: str, *, report: Callable[[str], None]) -> Path:
     if not target.is_file():
         report(f"fetching the box {name} from {url}")
         _fetch(name, url, sha256, target)
-    elif (found := _digest(target)) != sha256:
+    elif (found := read_digest(target)) != sha256:
         raise BoxError(
             f"{target} is not the box {name} that {user_file()} names: sha256 {found}",
             hint=f"rm {target}",
@@ -101,7 +102,8 @@ def _fetch(name: str, url: str, sha256: str, target: Path) -> None:
                 hint="compare with what its publisher says",
             )
         part.rename(target)
-    except (urllib.error.URLError, OSError) as error:
+    # An address with a blank, an answer that breaks off or has a length that is no number are none of them an OSError.
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise BoxError(f"the box {name} cannot be fetched from {url}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
@@ -115,11 +117,6 @@ def _copy(source: BinaryIO, target: BinaryIO) -> str:
         state.update(chunk)
         target.write(chunk)
     return state.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_format(name: str, archive: Path) -> None:

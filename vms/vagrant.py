@@ -49,7 +49,12 @@ class BoundedVagrant(python_vagrant.Vagrant):
         command: list[str] = self._make_vagrant_command(args)  # type: ignore[no-untyped-call]
         with self._log.open("a") as log:
             log.write(f"$ {' '.join(command)}\n")
-        done = process.run(command, env=self.env, cwd=Path(self.root), log=self._log, deadline=self.deadline)
+        try:
+            done = process.run(
+                command, env=self.env, cwd=Path(self.root), log=self._log, deadline=self.deadline
+            )
+        except CommandTimedOut as error:
+            raise VmsError(f"{error}\n{read_tail(self._log)}") from error
         if done.exit_code != 0:
             tail = read_tail(self._log)
             raise VmsError(f"exit code {done.exit_code}: {' '.join(command)}\n{tail}")
@@ -181,8 +186,8 @@ def _restore(
     kept = _place(profile, machine, facts)
     if kept is None or not kept.is_there:
         return False
-    facts["restored"] = kept.since
     try:
+        facts["restored"] = kept.since
         saved.restore(machine.outside, kept, port=facts["port"])
         _configure_ssh(machine)
         connect(profile).set_clock()
@@ -320,7 +325,7 @@ def _adopt(profile: Profile, machine: _Machine, deadline: Deadline) -> None:
     for name in ("make-users.sh", "public-setup.sh"):
         content = (FILES / name).read_bytes()
         process.check([*ssh, f"cat > {name}"], stdin=content, deadline=deadline)
-    key = _vagrant_file("/keys/vagrant.pub").read_text().strip()
+    key = host.find_vagrant_key("vagrant.pub").read_text().strip()
     words = " ".join(shlex.quote(word) for word in ("./public-setup.sh", key, *profile.users))
     process.check([*ssh, f"sudo /bin/sh {words}"], deadline=deadline)
     # sshd reads its configuration anew, and resets connections until it listens again: some seconds under emulation.
@@ -350,17 +355,19 @@ def _volumes() -> list[str]:
 
 
 def _login_key() -> Path:
-    """Where Vagrant keeps its well-known private key; it is copied, since ssh wants it private."""
+    """Return a copy of Vagrant's well-known private key, since ssh wants it private."""
     target = home.root() / "login-key"
     if not target.exists():
-        target.touch(mode=0o600)
-        target.write_bytes(_vagrant_file("/keys/vagrant").read_bytes())
+        content = host.find_vagrant_key("vagrant").read_bytes()
+        # Made aside: half a key would be taken for the key ever after.
+        part = target.with_suffix(f".{os.getpid()}.part")
+        try:
+            part.touch(mode=0o600)
+            part.write_bytes(content)
+            part.rename(target)
+        finally:
+            part.unlink(missing_ok=True)
     return target
-
-
-def _vagrant_file(ending: str) -> Path:
-    listed = process.check(["dpkg", "-L", "vagrant"], deadline=Deadline.after(30)).text
-    return Path(next(line for line in listed.splitlines() if line.endswith(ending)))
 
 
 def is_up(profile: Profile) -> bool:

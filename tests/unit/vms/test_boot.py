@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 import vms
-from vms import home, vagrant
+from vms import home, host, process, vagrant
 from vms.boxes import Box
 from vms.deadline import Deadline
-from vms.errors import BootError, VmsError
+from vms.errors import BootError, CommandTimedOut, VmsError
 
 
 class Boots:
@@ -55,6 +55,50 @@ def boot(
     except BootError as error:
         return boots.done, reported, str(error)
     return boots.done, reported, ""
+
+
+def test_the_login_key_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty one would be taken for the key ever after; ssh wants it private."""
+    key = tmp_path / "vagrant"
+    monkeypatch.setattr(home, "root", lambda: tmp_path / "home")
+    monkeypatch.setattr(host, "find_vagrant_key", lambda _: key)
+    (tmp_path / "home").mkdir()
+
+    with pytest.raises(FileNotFoundError):
+        vagrant._login_key()
+    key.write_bytes(b"secret")
+    with monkeypatch.context() as full:
+        full.setattr(Path, "rename", refuse)
+        with pytest.raises(OSError, match="no space"):
+            vagrant._login_key()
+    assert list((tmp_path / "home").iterdir()) == []
+
+    made = vagrant._login_key()
+    key.unlink()
+
+    assert vagrant._login_key() == made
+    assert (made.read_bytes(), made.stat().st_mode & 0o777) == (b"secret", 0o600)
+    assert list((tmp_path / "home").iterdir()) == [made]
+
+
+def refuse(*_: object) -> None:
+    """Fail as a full disk does."""
+    raise OSError("no space")
+
+
+def test_a_vagrant_that_hangs_is_shown_with_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What it said last is there, and nowhere else."""
+
+    def run(*_: object, log: Path, **__: object) -> None:
+        with log.open("a") as file:
+            file.write("==> m: Waiting for domain to get an IP address...\n")
+        raise CommandTimedOut(["vagrant", "up"], 480.0)
+
+    monkeypatch.setattr(process, "run", run)
+    monkeypatch.setattr(vagrant.BoundedVagrant, "_make_vagrant_command", lambda *_: ["vagrant", "up"])
+
+    with pytest.raises(VmsError, match=r"(?s)killed after 480.0 s: vagrant up\n.*an IP address\.\.\.$"):
+        vagrant.BoundedVagrant(tmp_path)._call_vagrant_command(["up"])
 
 
 def test_a_boot_that_succeeds_is_the_only_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -87,6 +87,11 @@ def test_an_unknown_box_is_an_error() -> None:
         boxes.declare("nothing")
 
 
+def test_a_key_is_as_long_as_prune_looks_for() -> None:
+    """Else no box would ever go."""
+    assert len(key().removeprefix("some-")) == boxes.KEY_DIGITS
+
+
 def make_box(directory: Path, name: str, *, used_s: int = 0) -> boxes.Box:
     """Write a box with one small file."""
     path = directory / name
@@ -109,16 +114,19 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_boxes_that_were_not_used_lately_go(tmp_path: Path) -> None:
-    """The one in use and the latest stay; another declaration's are left alone."""
-    for number in range(1, 6):
-        make_box(tmp_path, f"some-{number}", used_s=number)
-    make_box(tmp_path, "other-1", used_s=0)
-    current = make_box(tmp_path, "some-0", used_s=0)
+    """The one in use and the latest stay; another declaration's are left alone, also where its name begins the same."""
+    names = [f"some-{number:016x}" for number in range(6)]
+    others = [f"other-{0:016x}", *(f"some-more-{number:016x}" for number in range(4))]
+    for number, name in enumerate(names[1:], start=1):
+        make_box(tmp_path, name, used_s=number)
+    for name in others:
+        make_box(tmp_path, name, used_s=0)
+    current = make_box(tmp_path, names[0], used_s=0)
 
     gone = boxes.prune(current)
 
-    assert set(gone) == {"some-1", "some-2", "some-3"}
-    assert {path.name for path in tmp_path.iterdir()} == {"some-0", "some-4", "some-5", "other-1"}
+    assert set(gone) == set(names[1:4])
+    assert {path.name for path in tmp_path.iterdir()} == {names[0], *names[4:], *others}
 
 
 def test_a_public_box_is_the_users_to_remove(tmp_path: Path) -> None:

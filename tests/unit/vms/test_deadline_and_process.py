@@ -56,6 +56,20 @@ def test_the_deadline_ends_the_whole_group(tmp_path: Path) -> None:
     assert not _any_alive(group)
 
 
+@pytest.mark.parametrize(
+    "speaks", ["echo working", "echo stuck >&2; echo working", "echo stuck; trap '' TERM"]
+)
+def test_what_a_program_said_before_its_deadline_is_shown(
+    speaks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its errors if there are any; also where TERM does not end it."""
+    monkeypatch.setattr(process, "GRACE_S", 0.3)
+    last = "stuck" if "stuck" in speaks else "working"
+
+    with pytest.raises(CommandTimedOut, match=f"sleep 60; :\n{last}$"):
+        process.run(["sh", "-c", f"{speaks}; sleep 60; sleep 60; :"], deadline=Deadline.after(0.3))
+
+
 def _any_alive(group: int) -> bool:
     """Whether a process of the group still runs after some seconds; one that waits to be collected does not."""
     deadline = Deadline.after(5)
@@ -80,6 +94,22 @@ def test_a_failed_check_shows_the_exact_command() -> None:
         process.check(["sh", "-c", "echo oops >&2; exit 3"], deadline=Deadline.after(10), hint="mend it")
 
     assert caught.value.hint == "mend it"
+
+
+def test_what_outlives_the_controller_finds_roots_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were found to be there, though the $PATH of whoever came by `su` leaves them out."""
+    program = tmp_path / "only-roots"
+    program.write_text("#!/bin/sh\necho started\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(process, "ROOTS_DIRECTORIES", (str(tmp_path),))
+    log = tmp_path / "log"
+
+    assert process.find_program("only-roots") == str(program)
+    os.waitpid(process.start(["/bin/sh", "-c", "only-roots"], log=log), 0)
+
+    assert log.read_text() == "started\n"
 
 
 def test_what_outlives_the_controller_holds_nothing_of_others(tmp_path: Path) -> None:

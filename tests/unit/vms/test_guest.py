@@ -10,7 +10,7 @@ import pytest
 from tests.unit.vms.fakes import FakeGuest, answer, make_profile
 from vms.deadline import Deadline
 from vms.errors import CommandFailed, CommandSucceeded, GuestAssertion, GuestLost, NoSuchUser, NotInTime
-from vms.guest import pack
+from vms.guest import User, pack
 
 
 def test_succeed_and_fail_are_opposites() -> None:
@@ -65,6 +65,25 @@ def test_a_user_that_the_profile_does_not_promise_is_refused() -> None:
     """Rather than found missing by a test that then means something else."""
     with pytest.raises(NoSuchUser, match="root, plain"):
         FakeGuest(make_profile(), answer()).run(["id"], user="confined")
+
+
+def test_an_account_is_asked_for_once() -> None:
+    """And is what the guest says."""
+    guest = FakeGuest(make_profile(), answer(0, b"plain:x:1000:1001::/home/plain:/bin/bash\n"))
+
+    assert guest.user("plain") == guest.user("plain") == User("plain", 1000, 1001, "/home/plain")
+    assert len(guest.asked) == 1
+
+
+@pytest.mark.parametrize(("name", "why"), [("stranger", "has no user"), ("plain", "is not there")])
+def test_an_account_that_is_not_there_is_no_verdict(name: str, why: str) -> None:
+    """Whether the profile does not name it or the guest does not know it: the product has no part in that."""
+    with pytest.raises(NoSuchUser, match=why) as caught:
+        FakeGuest(make_profile(), answer(2)).user(name)
+
+    assert not isinstance(caught.value, AssertionError)
+    with pytest.raises(GuestLost):
+        FakeGuest(make_profile(), answer(124, timed_out=True)).user("plain")
 
 
 def test_pushing_replaces_by_rename() -> None:

@@ -35,6 +35,7 @@ class Server(ThreadingHTTPServer):
     content = b""
     asked = 0
     sent_bytes: int | None = None
+    headers: dict[str, str]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -46,7 +47,8 @@ class Handler(BaseHTTPRequestHandler):
         """Answer."""
         self.server.asked += 1
         self.send_response(200 if self.path == "/some.box" else 404)
-        self.send_header("Content-Length", str(len(self.server.content)))
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(self.server.content[: self.server.sent_bytes])
 
@@ -61,6 +63,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv(public.VARIABLE, str(tmp_path / "boxes.toml"))
     with Server(("127.0.0.1", 0), Handler) as running:
         running.content = make_box()
+        running.headers = {"Content-Length": str(len(running.content))}
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
@@ -125,6 +128,32 @@ def test_a_connection_that_breaks_is_told_as_such(tmp_path: Path, server: Server
     assert fetch().is_file()
 
 
+@pytest.mark.parametrize("headers", [{"Transfer-Encoding": "chunked"}, {"Content-Length": "many"}], ids=str)
+def test_an_answer_that_is_not_http_is_told_as_such(
+    tmp_path: Path, server: Server, headers: dict[str, str]
+) -> None:
+    """Chunks that are none, as where a connection breaks between two, and a length that is no number."""
+    name_box(tmp_path, server)
+    server.headers = headers
+
+    with pytest.raises(BoxError, match="the box some cannot be fetched") as caught:
+        fetch()
+    assert "\n" not in caught.value.message
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", ["a b.box", "\u00e4.box"])
+def test_an_address_that_cannot_be_asked_for_is_told_as_such(
+    tmp_path: Path, server: Server, path: str
+) -> None:
+    """A blank, and a letter that is not ASCII: the user sees which address is meant."""
+    name_box(tmp_path, server, url=f"http://127.0.0.1:{server.server_port}/{path}")
+
+    with pytest.raises(BoxError, match=f"cannot be fetched from .*/{path}: "):
+        fetch()
+    assert server.asked == 0
+
+
 def test_who_names_no_box_is_told_where_to(tmp_path: Path, server: Server) -> None:
     """Without a file, and with one that has other boxes; nobody is asked by a name."""
     with pytest.raises(BoxError, match="yours to give") as caught:
@@ -160,6 +189,7 @@ def test_a_malformed_entry_is_refused(
 def test_what_is_no_box_for_libvirt_is_refused(tmp_path: Path, server: Server, content: bytes) -> None:
     """Also when its digest is the one that was named."""
     server.content = content
+    server.headers = {"Content-Length": str(len(content))}
     name_box(tmp_path, server)
 
     with pytest.raises(BoxError, match="the box some is n"):

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vms import home, host, process, saved
+import vms
+from vms import home, host, process, saved, vagrant
+from vms.boxes import Box
+from vms.deadline import Deadline
 from vms.errors import VmsError
 
 FACTS = {
@@ -120,7 +123,7 @@ def test_it_is_kept_and_goes_on(
         other.mkdir(parents=True)
     saved.keep(machine, kept)
     assert virsh.asked == ["save", "restore"]
-    assert {path.name for path in kept.directory.iterdir()} == {"memory", "disk", "dotfiles"}
+    assert {path.name for path in kept.directory.iterdir()} == {"memory", "disk", "dotfiles", "sha256sums"}
     assert [other.exists() for other in others] == [False, True]
     assert [path.name for path in kept.directory.parent.glob(".*")] == []
 
@@ -164,6 +167,56 @@ def test_it_is_restored_on_another_port(
     assert machine.disk.read_text() == "disk"
     assert (machine.dotfiles / "id").read_text() == "uuid"
     assert (kept.directory / "domain.xml").read_text() == DOMAIN_XML.replace("49909", "777")
+
+
+@pytest.mark.parametrize("name", ["memory", "disk", "dotfiles/id", "dotfiles/more", "sha256sums"])
+def test_what_has_changed_since_is_not_restored(
+    machine: saved.Machine, libvirt: Callable[[str], Libvirt], tmp_path: Path, name: str
+) -> None:
+    """The report would name the box's digest, and something else would run; its own record may be what has changed."""
+    virsh = libvirt("")
+    kept = saved.Kept(tmp_path / f"saved/m-{'1' * 16}")
+    saved.keep(machine, kept)
+    (kept.directory / name).write_bytes(b"another\xff")
+
+    with pytest.raises(
+        VmsError, match=f"changed since it was kept: .*{'' if name == 'sha256sums' else name}"
+    ):
+        saved.restore(machine, kept, port=777)
+    assert virsh.asked == ["save", "restore"]
+
+
+@pytest.mark.parametrize("name", ["memory", "disk", "sha256sums"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_machine_that_has_changed_is_booted(
+    machine: saved.Machine,
+    libvirt: Callable[[str], Libvirt],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    gone: bool,
+) -> None:
+    """What was kept is forgotten, and one line says why."""
+    libvirt("")
+    kept = saved.Kept(tmp_path / f"saved/m-{'1' * 16}")
+    saved.keep(machine, kept)
+    (kept.directory / name).unlink() if gone else (kept.directory / name).write_bytes(b"another")
+    destroyed, reported = list[object](), list[str]()
+    monkeypatch.setattr(home, "machine", lambda _: tmp_path)
+    monkeypatch.setattr(vagrant, "_declare", lambda *_: {"port": 777})
+    monkeypatch.setattr(vagrant, "_place", lambda *_: kept)
+    monkeypatch.setattr(vagrant, "destroy", destroyed.append)
+    box = Box(name="b", directory=tmp_path, archive=tmp_path, sha256="")
+
+    up = vagrant._restore(
+        vms.read("debian12-selinux"), box, "tcg", report=reported.append, deadline=Deadline.after(60)
+    )
+
+    assert (up, kept.is_there, len(destroyed)) == (False, False, 1)
+    (line,) = reported
+    assert line.startswith("what was kept of debian12-selinux is of no use, so it is booted: ")
+    assert name in line or name == saved.RECORD
+    assert "\n" not in line
 
 
 def test_what_is_forgotten_is_not_there(tmp_path: Path) -> None:

@@ -81,6 +81,19 @@ def test_a_broken_connection_is_a_lost_guest(tmp_path: Path, monkeypatch: pytest
         make_guest(tmp_path).run(["true"])
 
 
+def test_testinfras_modules_come_through_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a limit; where ssh fails, that is no answer of the guest either."""
+    answers = [Finished(("ssh",), 0, b"0\n", b"", 0.1), Finished(("ssh",), 255, b"", b"reset\n", 0.1)]
+    monkeypatch.setattr(process, "run", lambda *_, **__: answers.pop(0))
+    view = make_guest(tmp_path).testinfra()
+
+    assert view.check_output("id -u") == "0"
+    with pytest.raises(GuestLost, match="ssh failed: reset"):
+        view.check_output("id -u")
+
+
 def test_users_are_checked_before_anything_is_asked(tmp_path: Path) -> None:
     """Nobody logs in under a name that the profile does not promise."""
     with pytest.raises(NoSuchUser):

@@ -21,8 +21,9 @@ Level = Literal["MUST", "SHOULD"]
 _ID: Final = re.compile(r"(?P<family>[A-Z]{2,8})-[0-9]{3}")
 _TEXT_KEYS: Final = ("statement", "observable", "source")
 _KEYS: Final = frozenset({"level", "profiles", "controls", *_TEXT_KEYS})
-# A clause is about our own shim, or what is installed around it, unless it says more.
-_OURS: Final = ["locald-shim"]
+# What is under test, as command lines, reports and the catalogue call it among the runtimes. A clause is about it, or
+# what is installed around it, unless it says more.
+OURS: Final = "locald-shim"
 
 
 class CatalogueError(Exception):
@@ -45,7 +46,7 @@ class Clause:
     controls: tuple[str, ...]
     # Patterns like those of `profiles`: the runtimes that the clause is about. What is about the shim's command
     # line, codes and own rules says nothing of runc.
-    runtimes: tuple[str, ...] = ("locald-shim",)
+    runtimes: tuple[str, ...] = (OURS,)
 
     @property
     def family(self) -> str:
@@ -163,10 +164,11 @@ def _parse_clause(name: str, entry: object, family: str) -> Clause:
         raise CatalogueError(f"{name}: not a table")
     if faults := sorted(_KEYS ^ (set(entry) - {"runtimes"})):
         raise CatalogueError(f"{name}: unknown or missing: {', '.join(faults)}")
-    if entry["level"] not in {"MUST", "SHOULD"}:
+    # A tuple, not a set: what TOML has beside texts need not have a hash.
+    if entry["level"] not in ("MUST", "SHOULD"):
         raise CatalogueError(f"{name}: level is neither MUST nor SHOULD")
     for key in _TEXT_KEYS:
-        if not isinstance(entry[key], str) or not entry[key].strip():
+        if not is_text(entry[key]):
             raise CatalogueError(f"{name}: {key} is not a text")
     return Clause(
         id=name,
@@ -174,17 +176,32 @@ def _parse_clause(name: str, entry: object, family: str) -> Clause:
         statement=entry["statement"],
         observable=entry["observable"],
         source=entry["source"],
-        profiles=_parse_names(name, "profiles", entry["profiles"]),
-        controls=_parse_names(name, "controls", entry["controls"]),
-        runtimes=_parse_names(name, "runtimes", entry.get("runtimes", _OURS)),
+        profiles=parse_names(name, "profiles", entry["profiles"]),
+        controls=parse_names(name, "controls", entry["controls"]),
+        runtimes=parse_names(name, "runtimes", entry.get("runtimes", [OURS])),
     )
 
 
-def _parse_names(clause: str, key: str, value: object) -> tuple[str, ...]:
+def is_text(value: object) -> bool:
+    """Say whether a value of TOML is a text that says something."""
+    return isinstance(value, str) and bool(value.strip())
+
+
+def parse_names(where: str, key: str, value: object) -> tuple[str, ...]:
+    """Return the names that a value of TOML lists, or patterns of them.
+
+    Args:
+        where: The entry, for messages.
+        key: The entry's key, for messages.
+        value: What stands there.
+
+    Raises:
+        CatalogueError: It is no list, is empty, holds something else than names, or one twice.
+    """
     if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
-        raise CatalogueError(f"{clause}: {key} is not a list of names")
+        raise CatalogueError(f"{where}: {key} is not a list of names")
     if len(set(value)) != len(value):
-        raise CatalogueError(f"{clause}: {key} names something twice")
+        raise CatalogueError(f"{where}: {key} names something twice")
     return tuple(value)
 
 
@@ -198,14 +215,25 @@ def find_tests(directory: Path) -> dict[str, tuple[str, ...]]:
         CatalogueError: A test names no clause, or one that is not written out.
     """
     tests: dict[str, tuple[str, ...]] = {}
+    for name, node in _list_tests(directory):
+        tests[name] = tuple(clause for mark in node.decorator_list for clause in _named_by(mark))
+        if not tests[name]:
+            raise CatalogueError(f"{name} names no clause")
+    return tests
+
+
+def find_modal(directory: Path) -> frozenset[str]:
+    """Return the tests below `directory` that take `mode`: a case in each that runtime and host can have."""
+    return frozenset(
+        name for name, node in _list_tests(directory) if any(word.arg == "mode" for word in node.args.args)
+    )
+
+
+def _list_tests(directory: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
     for path in sorted(directory.glob("test_*.py")):
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                named = tuple(name for mark in node.decorator_list for name in _named_by(mark))
-                if not named:
-                    raise CatalogueError(f"{path.name}::{node.name} names no clause")
-                tests[f"{path.name}::{node.name}"] = named
-    return tests
+                yield f"{path.name}::{node.name}", node
 
 
 def _named_by(mark: ast.expr) -> Iterator[str]:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from conformance.clauses import OURS
 from conformance.report import Json, ReportError
 
-OURS: Final = "locald-shim"
 REASONS: Final = Path(__file__).with_name("differences.toml")
 # What is said of a clause; of the rest nothing can be compared. A peer with a race is FLAKY, which is a difference.
 JUDGED: Final = frozenset({"PASS", "FAIL", "FLAKY"})
@@ -51,8 +51,8 @@ def make_page(reports: Sequence[Json], reasons: Reasons) -> str:
         reasons: Why a peer's verdict is not the shim's.
 
     Raises:
-        ReportError: The reports do not belong together, a clause was not judged, a difference has no reason, or a
-            reason has no difference any more. All faults are named.
+        ReportError: The reports do not belong together, one is of a part of the clauses, a clause was not judged, a
+            difference has no reason, or a reason has no difference any more. All faults are named.
     """
     profiles = _by_runtime(reports)
     ours, peers = profiles[OURS], {name: entry for name, entry in profiles.items() if name != OURS}
@@ -85,6 +85,8 @@ def _by_runtime(reports: Sequence[Json]) -> dict[str, Json]:
             raise ReportError(f"the reports have more than one {key}")
     if bad := [name for name, entry in found.items() if not entry["preconditions"]["proven"]]:
         raise ReportError(f"the host was not proven: {', '.join(bad)}")
+    if partial := [name for name, entry in found.items() if not entry["complete"]]:
+        raise ReportError(f"not every clause was judged: {', '.join(partial)}")
     return found
 
 
@@ -109,6 +111,11 @@ def _find_faults(name: str, verdicts: Mapping[str, Mapping[str, str]], reasons: 
             yield f"{clause}: {name} {SHOWN[verdict]}, and no reason is given"
         elif verdict == "PASS" and reason is not None:
             yield f"{clause}: {name} is like {OURS}, and a reason says that it is not"
+    yield from (
+        f"{clause}: the report about {name} does not have it"
+        for clause in verdicts[OURS]
+        if clause not in verdicts[name]
+    )
     yield from (
         f"{clause}: a reason for {name}, and no such clause"
         for clause, entry in reasons.items()

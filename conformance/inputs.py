@@ -11,13 +11,15 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import vms
+from vms import process
 
 PAYLOAD: Final = Path(__file__).parent / "payload"
 COMPILE_LIMIT_S: Final = 120
@@ -26,6 +28,7 @@ BUILD_LIMIT_S: Final = 1800
 FIXTURE_LIMIT_S: Final = 1500
 # Of each kind: two trees' worth, for the versions of Python that guests have.
 KEPT: Final = 6
+COMPILER: Final = ("gcc", "-O2", "-Wall", "-Wextra", "-Werror")
 # Where a registry keeps a blob, below the two first digits of its digest: distribution, storage paths.
 STORED: Final = "docker/registry/v2/blobs/sha256"
 ROOT: Final = Path(__file__).parent.parent
@@ -53,29 +56,21 @@ class Entry:
 
 
 def run_program(command: Sequence[str], *, limit_s: float, env: Mapping[str, str] | None = None) -> str:
-    """Run a program of the controller to its end and return what it said.
+    """Run a program of the controller to its end and return its standard output.
 
     Raises:
-        InputError: It failed, is missing, or took longer than `limit_s`.
+        InputError: It failed, is missing, or took longer than `limit_s`; what it had started is ended with it.
     """
+    own = {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.environ.get("HOME", "/")}
     try:
-        done = subprocess.run(  # noqa: S603  # argv of our own
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limit_s,
-            check=True,
-            env={
-                "PATH": os.environ.get("PATH", os.defpath),
-                "HOME": os.environ.get("HOME", "/"),
-                **(env or {}),
-            },
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        done = process.run(command, deadline=vms.Deadline.after(limit_s), env=own | dict(env or {}))
+    except OSError as error:
         raise InputError(f"{' '.join(command)}: {error}") from error
-    except subprocess.CalledProcessError as error:
-        raise InputError(f"{' '.join(command)}: {error.stdout.decode(errors='replace')}") from error
+    except vms.CommandTimedOut as error:
+        raise InputError(str(error)) from error
+    if done.exit_code != 0:
+        said = (done.stdout + done.stderr).decode(errors="replace").strip()
+        raise InputError(f"{' '.join(command)}: {said or f'exit code {done.exit_code}'}")
     return done.stdout.decode(errors="replace")
 
 
@@ -93,7 +88,10 @@ def keep_newest(used: Path, pattern: str) -> None:
     os.utime(used)
     by_age = sorted(used.parent.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in by_age[KEPT:]:
-        shutil.rmtree(old)
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
 
 
 def build_crate(crate: Path, target: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
@@ -116,32 +114,42 @@ def run_rust(command: Sequence[str], *, limit_s: float, env: Mapping[str, str] |
 def compile_static(
     source: Path, target: Path, *, defines: Mapping[str, str] | None = None, dynamic: bool = False
 ) -> Path:
-    """Compile one C file into a static program, unless `target` is newer."""
-    if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    flags = [f'-D{name}="{value}"' if value else f"-D{name}" for name, value in (defines or {}).items()]
-    aside = target.with_suffix(f".{os.getpid()}")
-    command = [
-        "gcc",
-        *(() if dynamic else ("-static",)),
-        "-O2",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        *flags,
-        "-o",
-        str(aside),
-        str(source),
-    ]
-    run_program(command, limit_s=COMPILE_LIMIT_S)
-    aside.replace(target)
+    """Compile one C file into a static program at `target`, which is whole or not there; return `target`."""
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    compiler = _make_compiler(defines or {}, dynamic=dynamic)
+    try:
+        run_program([*compiler, "-o", str(aside), str(source)], limit_s=COMPILE_LIMIT_S)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
     return target
 
 
+def find_compiled(source: Path, cache: Path) -> Path:
+    """Return a payload as a static program of the kit's cache, compiled unless it is there.
+
+    It is named for the text and the flags that it was made of, not judged by its age: trees share the cache, and none
+    may be judged by the observer of another.
+    """
+    made_of = " ".join(_make_compiler({}, dynamic=False)).encode() + b"\0" + source.read_bytes()
+    programs = cache / "programs"
+    target = programs / f"{source.stem}-{hashlib.sha256(made_of).hexdigest()[:16]}"
+    with locked(programs):
+        if not target.exists():
+            compile_static(source, target)
+        keep_newest(target, f"{source.stem}-*")
+    return target
+
+
+def _make_compiler(defines: Mapping[str, str], *, dynamic: bool) -> list[str]:
+    """Return the compiler's command, but for what goes in and what comes out."""
+    named = [f'-D{name}="{value}"' if value else f"-D{name}" for name, value in defines.items()]
+    return [*COMPILER, *(() if dynamic else ("-static",)), *named]
+
+
 def find_observer(cache: Path) -> Path:
-    """Return the payload that tells what it sees, compiled into the kit's cache unless it is there."""
-    return compile_static(PAYLOAD / "observe.c", cache / "observe")
+    """Return the payload that tells what it sees; see `find_compiled`."""
+    return find_compiled(PAYLOAD / "observe.c", cache)
 
 
 def make_layer(entries: Sequence[Entry]) -> bytes:

@@ -22,9 +22,10 @@ from conformance.subject import HOME, LOCALD, PREFIX, SHIM, STRANGER
 
 # What runs in the guest. A directory, so that Python keeps what it compiled: half a second a call when emulated.
 AGENT: Final = ("__init__.py", "agent.py", "guard.py", "look.py", "looks.py", "serve.py")
-# A home for each worker, and one for tests that share a store and take turns.
+# The name of a home for tests that share a store and take turns.
 SHARED: Final = "shared"
-WORKERS: Final = ("main", SHARED, *(f"gw{number}" for number in range(8)))
+# Of xdist, for whoever does not say how many a run will have.
+WORKERS: Final = 8
 STEP_LIMIT_S: Final = 300.0
 REGISTRY_PORT: Final = 5055
 POLICY: Final = "/etc/locald/policy"
@@ -57,7 +58,13 @@ class Product:
 
 
 def install(
-    guest: vms.Guest, product: Product, cache: Path, users: tuple[str, ...], *, debian: bool
+    guest: vms.Guest,
+    product: Product,
+    cache: Path,
+    users: tuple[str, ...],
+    *,
+    debian: bool,
+    workers: int = WORKERS,
 ) -> dict[str, str]:
     """Install `product` for `users` and return what the installed one says of itself.
 
@@ -67,6 +74,7 @@ def install(
         cache: Where inputs are kept on the controller.
         users: Who shall be allowed to run containers.
         debian: Bring the Debian image too, and a registry that has it: some 40 MB, and as much again for an archive.
+        workers: How many processes will run the clauses: each has a home of its own for every user.
 
     Raises:
         inputs.InputError: Something could not be made on the controller.
@@ -84,7 +92,7 @@ def install(
         _root(guest, f"tar -C {HOME}/debian -cf {HOME}/debian.tar .")
     # What an earlier run, or the machine that `local` shows, has there is not what is under test.
     _root(guest, f"rm -rf {PREFIX} /etc/locald")
-    _root(guest, _make_homes(users))
+    _root(guest, _make_homes(users, workers))
     if has_locald:
         _install_wheel(guest, users)
     if product.shim is not None or not has_locald:
@@ -98,10 +106,10 @@ def _stage(stage: Path, product: Product, cache: Path, *, debian: bool, python: 
         observer = inputs.find_observer(cache)
         shutil.copy(observer, stage / "observe")
         (stage / "observe").chmod(0o755)
-        shutil.copy(inputs.compile_static(inputs.PAYLOAD / "start.c", cache / "start"), stage / "start")
+        shutil.copy(inputs.find_compiled(inputs.PAYLOAD / "start.c", cache), stage / "start")
         stage_agent(stage / "agent")
         inputs.make_images(stage / "images", observer.read_bytes())
-        shutil.copy(inputs.compile_static(inputs.PAYLOAD / "oldshim.c", cache / "oldshim"), stage / "oldshim")
+        shutil.copy(inputs.find_compiled(inputs.PAYLOAD / "oldshim.c", cache), stage / "oldshim")
         if debian:
             inputs.copy_debian(stage, cache)
             (stage / "registry.yml").write_text(REGISTRY_CONFIG)
@@ -161,14 +169,14 @@ def _install_shim(guest: vms.Guest, users: tuple[str, ...]) -> None:
     )
 
 
-def _make_homes(users: tuple[str, ...]) -> str:
+def _make_homes(users: tuple[str, ...], workers: int) -> str:
     lines = [f"chmod 0755 {HOME}", f"mkdir -p -m 0755 {HOME}/homes {HOME}/work"]
     # Same rights in every profile, whatever umask the archive was unpacked under.
     lines.append(f"chmod -R a+rX {HOME}/images")
     lines += [
         f"install -d -m 0700 -o {user} {HOME}/homes/{user}-{worker}"
         for user in (*users, STRANGER)
-        for worker in WORKERS
+        for worker in ("main", SHARED, *(f"gw{number}" for number in range(workers)))
     ]
     return "\n".join(lines)
 

@@ -21,7 +21,7 @@ from typing import Final, NoReturn, Protocol
 
 import vms
 from conformance import again, progress
-from conformance.release.gate import read_policy
+from conformance.release.policy import read_policy
 from conformance.rendering import summary
 from conformance.report_files import read_report
 from conformance.session import REPORTS, ROOT

@@ -14,11 +14,11 @@ from typing import Final
 
 import vms
 from conformance import inputs
-from conformance.runtimes import OURS, STATE
+from conformance.clauses import OURS
+from conformance.runtimes import STATE
 from conformance.subject import PEER
 
 TWIN: Final = Path(__file__).parent.parent / "shim" / "twin"
-# Some 150 crates, once.
 STEP_LIMIT_S: Final = 120.0
 STAGE: Final = "/var/lib/locald-kit-peer"
 # crun 1.8 refuses a host whose cgroups are of both versions while the second has controllers, though no limit is asked
@@ -82,6 +82,7 @@ def find_program(name: str) -> Path:
 def build_twin(cache: Path) -> Path:
     """Build the twin; cargo knows whether it is current."""
     target = cache / "twin"
+    # Some 150 crates, once.
     inputs.build_crate(TWIN, target, "--release")
     (program,) = target.glob("*/release/locald-twin")
     return program

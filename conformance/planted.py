@@ -4,11 +4,13 @@ What comes out says nothing about a product: session.py and the gate see to that
 """
 
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import vms
+from vms import process
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -46,18 +48,11 @@ class Planted:
         report, log = self.place / "report.json", self.place / "pytest.log"
         # Of an earlier run in the same place.
         report.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
         try:
-            with log.open("wb") as stream:
-                subprocess.run(  # noqa: S603  # argv of our own
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=stream,
-                    timeout=self.limit_s,
-                    check=False,
-                    cwd=ROOT,
-                )
-        except subprocess.TimeoutExpired as error:
+            # With its workers, which would judge the next fault by this one's clauses.
+            process.run(command, deadline=vms.Deadline.after(self.limit_s), cwd=ROOT, log=log)
+        except vms.CommandTimedOut as error:
             raise NoReport(f"{self.name}: not done after {self.limit_s:.0f} s; see {log}") from error
         if not report.exists():
             raise NoReport(f"{self.name}: no report; see {log}")

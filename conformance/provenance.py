@@ -1,13 +1,13 @@
 """What a verdict is tied to: the kit that judged, the wheel's bytes and the shim inside it."""
 
 import hashlib
-import subprocess
 import zipfile
 import zlib
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from conformance.inputs import InputError
+from conformance.inputs import InputError, run_program
 
 ROOT: Final = Path(__file__).parent.parent
 TREES: Final = ("conformance", "vms")
@@ -52,12 +52,22 @@ def read_shim(wheel: Path) -> bytes:
     Raises:
         InputError: It is no wheel, or holds not exactly one shim.
     """
+    shims = read_members(wheel, "*.data/scripts/locald-shim")
+    if len(shims) != 1:
+        raise InputError(f"{wheel}: holds {len(shims)} shims")
+    return shims[0][1]
+
+
+def read_members(wheel: Path, pattern: str) -> list[tuple[str, bytes]]:
+    """Return the files of `wheel` whose names match, with their names: an archive may hold one name twice.
+
+    Raises:
+        InputError: It is no wheel, or a damaged one.
+    """
     try:
         with zipfile.ZipFile(wheel) as archive:
-            shims = [name for name in archive.namelist() if name.endswith(".data/scripts/locald-shim")]
-            if len(shims) != 1:
-                raise InputError(f"{wheel}: holds {len(shims)} shims")
-            return archive.read(shims[0])
+            names = [name for name in archive.namelist() if fnmatchcase(name, pattern)]
+            return [(name, archive.read(name)) for name in names]
     # A damaged archive raises what its parts raise: a bad length, a bad deflate stream, an unknown codec.
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise InputError(f"{wheel}: {error}") from error
@@ -66,14 +76,6 @@ def read_shim(wheel: Path) -> bytes:
 def _ask(*command: str) -> str | None:
     """Return what git says, or None where there is no git or no repository."""
     try:
-        done = subprocess.run(  # noqa: S603  # argv of our own
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=GIT_LIMIT_S,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
+        return run_program(command, limit_s=GIT_LIMIT_S).strip()
+    except InputError:
         return None
-    return done.stdout.decode(errors="replace").strip()

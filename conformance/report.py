@@ -12,7 +12,7 @@ from conformance.clauses import Catalogue, Clause
 from conformance.verdicts import Outcome, Verdict, is_green, reduce_attempts, reduce_clause
 from conformance.waivers import Waiver, find_waiver
 
-SCHEMA: Final = "locald-conformance-report/3"
+SCHEMA: Final = "locald-conformance-report/4"
 GONE: Final = "the guest was gone before the end of the run"
 
 Json = dict[str, Any]
@@ -221,16 +221,16 @@ def join_reports(reports: Sequence[Json], run_id: str, *, replace: bool = False)
         replace: Let a later report's result of a profile stand in place of an earlier one's.
 
     Raises:
-        ReportError: None at all, another schema, different wheels, kits or runtimes, a profile twice.
+        ReportError: None at all, another schema, different wheels, kits or runtimes, a profile or an account twice.
     """
     if not reports:
         raise ReportError("there is nothing to join")
     profiles: dict[str, Json] = {}
-    controls: Json | None = None
+    accounts: list[Json] = []
     for report in reports:
         if report.get("schema") != SCHEMA:
             raise ReportError(f"run {report.get('run')}: its schema is {report.get('schema')}, not {SCHEMA}")
-        controls = report.get("controls") or controls
+        accounts += report.get("controls", ())
         for entry in report["profiles"]:
             name = entry["profile"]
             if name in profiles and not replace:
@@ -244,7 +244,20 @@ def join_reports(reports: Sequence[Json], run_id: str, *, replace: bool = False)
         "green": all(entry["green"] for entry in ordered),
         "profiles": ordered,
     }
-    return joined | ({"controls": controls} if controls else {})
+    return add_accounts(joined, accounts)
+
+
+def add_accounts(report: Json, accounts: Sequence[Json]) -> Json:
+    """Return the report with what planted faults showed, an account a host; the same one again adds nothing.
+
+    Raises:
+        ReportError: Two accounts of one host that differ.
+    """
+    found: dict[str, Json] = {}
+    for account in (*report.get("controls", ()), *accounts):
+        if found.setdefault(account["profile"], account) != account:
+            raise ReportError(f"two accounts of the faults planted on {account['profile']}")
+    return report | ({"controls": [found[name] for name in sorted(found)]} if found else {})
 
 
 def _refuse_a_mix(profiles: Iterable[Json]) -> None:

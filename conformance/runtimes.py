@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
+from conformance import clauses
+
 Mode = Literal["mapped", "direct"]
 Config = dict[str, Any]
 Change = Callable[[Config], None]
@@ -78,7 +80,7 @@ class LocaldShim:
     """Our setuid leaf; under another name its twin, which takes the same command line and decides by the same code."""
 
     program: str
-    name: str = "locald-shim"
+    name: str = clauses.OURS
     modes: tuple[Mode, ...] = MODES
     tells_status: bool = True
     wants_ranges: bool = False
@@ -186,8 +188,7 @@ def make_map(own: int, subordinate: tuple[int, int]) -> list[dict[str, int]]:
     return [*entries, {"containerID": 1, "hostID": first, "size": count}] if count else entries
 
 
-OURS: Final = "locald-shim"
-RUNTIMES: Final = (OURS, "runc", "crun", "twin")
+RUNTIMES: Final = (clauses.OURS, "runc", "crun", "twin")
 TWIN_MODES: Final[tuple[Mode, ...]] = ("mapped",)
 
 
@@ -198,7 +199,7 @@ def make_runtime(name: str, *, shim: str, peer: str) -> Runtime:
         ValueError: No runtime of that name is known.
     """
     match name:
-        case "locald-shim":
+        case clauses.OURS:
             return LocaldShim(shim)
         case "runc" | "crun":
             return Peer(peer, name)

@@ -130,6 +130,7 @@ def prepare(config: pytest.Config, controller: Controller, say: Callable[[str], 
             cache,
             controller.profile.users,
             debian=any(name in install.BIG_CLAUSES for name in controller.judged),
+            workers=getattr(config.option, "numprocesses", None) or 1,
         )
         controller.subject |= peers.install(controller.guest, controller.runtime, cache)
         controller.subject |= oracle.install(controller.guest, cache)

@@ -35,5 +35,9 @@ def take_snapshot(guest: vms.Guest) -> State:
 
 def find_faults(host: HostState) -> list[str]:
     """Return the changes that the run has to answer for, as errors."""
-    judged = tuple(f"{name} " for name in JUDGED)
-    return [f"the host was changed: {change}" for change in find_changes(host) if change.startswith(judged)]
+    return [f"the host was changed: {change}" for change in find_changes(host) if is_judged(change)]
+
+
+def is_judged(change: str) -> bool:
+    """Say whether a run has to answer for a line of `find_changes`."""
+    return change.startswith(tuple(f"{name} " for name in JUDGED))

@@ -374,7 +374,9 @@ class Subject:
         piece = {"started": started, "ended": self.read_clock(), "seconds": round(output.seconds, 3)}
         told = {"stdout": output.text, "stderr": output.error_text}
         self.record(
-            Result({"argv": list(output.command), "user": user, "exit_code": output.exit_code, **piece, **told})
+            Result(
+                {"argv": list(output.command), "user": user, "exit_code": output.exit_code, **piece, **told}
+            )
         )
         return output
 

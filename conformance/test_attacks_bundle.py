@@ -1,4 +1,4 @@
-"""ATK 11 to 17, 40 to 45, 50, 52 and 54: the bundle, its config.json, the names around it, and the end of it all."""
+"""ATK 11 to 17, 40 to 45, 52 and 54: the bundle, its config.json, the names around it, and the end of it all."""
 
 import json
 from collections.abc import Mapping

@@ -1,15 +1,13 @@
 """BUNDLE: what a bundle may hold, what running it gives back, and what is refused before anything happens."""
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from conformance.runtimes import Config, Mode
+from conformance.runtimes import Config, Mode, read_spec
 from conformance.subject import Job, Result, Subject
 
-SPECS: Final = Path(__file__).parent / "specs"
 SIGKILL: Final = 9
 # Those at the edges, and those that a shim or a shell has a meaning for.
 CODES: Final = (0, 1, 7, 125, 126, 127, 137, 143, 255)
@@ -357,8 +355,7 @@ def test_umask_and_limits_of_the_config(subject: Subject, mode: Mode) -> None:
 @pytest.mark.clause("BUNDLE-017")
 def test_a_standard_spec_runs(subject: Subject, mode: Mode) -> None:
     """What `runc spec` and `runc spec --rootless` write runs as it is, but for its arguments."""
-    name = "runc-1.1.5-rootless.json" if mode == "mapped" else "runc-1.1.5.json"
-    config = json.loads((SPECS / name).read_text("utf-8"))
+    config = read_spec("runc-1.1.5-rootless" if mode == "mapped" else "runc-1.1.5")
     config["process"]["args"] = ["/observe", "facts"]
     config["process"]["terminal"] = False
     caller = subject.caller()

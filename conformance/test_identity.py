@@ -28,13 +28,6 @@ def with_map(entries: list[dict[str, int]]) -> Any:
     return lambda config: config["linux"].update(uidMappings=entries)
 
 
-def subordinate(subject: Subject, table: str) -> tuple[int, int]:
-    """Return start and count of the first range of `plain` in /etc/subuid or /etc/subgid."""
-    line = subject.root(f"grep -m1 '^plain:' /etc/{table}").stdout
-    _, start, count = line.strip().split(":")
-    return int(start), int(count)
-
-
 def owners(result: Any) -> dict[str, str]:
     """Return the owners of new files in the bundle, by path."""
     return {entry.split(" ")[0]: entry.split(" ")[1] for entry in result.new_files}
@@ -43,12 +36,11 @@ def owners(result: Any) -> dict[str, str]:
 @pytest.mark.clause("ID-001")
 def test_the_map_of_a_caller_with_subordinate_ids(subject: Subject) -> None:
     """Container id 0 is the caller; 1 and up are his subordinate ids in their order; no other id is mapped."""
-    caller = subject.caller()
+    caller = subject.caller_with_ranges("plain")
     facts = subject.see("mapped").facts
-    uids, gids = subordinate(subject, "subuid"), subordinate(subject, "subgid")
 
-    assert facts.id_map("uid_map") == [(0, caller.uid, 1), (1, uids[0], uids[1])]
-    assert facts.id_map("gid_map") == [(0, caller.gid, 1), (1, gids[0], gids[1])]
+    assert facts.id_map("uid_map") == [(0, caller.uid, 1), (1, *caller.subuids)]
+    assert facts.id_map("gid_map") == [(0, caller.gid, 1), (1, *caller.subgids)]
 
 
 @pytest.mark.alone
@@ -86,9 +78,9 @@ def test_the_map_of_a_caller_without(subject: Subject) -> None:
 @pytest.mark.clause("ID-003")
 def test_the_spec_chooses_which_id_is_the_caller(subject: Subject) -> None:
     """With X = 999, container id 999 is the caller and the other ids keep their order around it."""
-    caller = subject.caller()
+    caller = subject.caller_with_ranges("plain")
     result = subject.run(mode="mapped", change=as_user(OTHER, OTHER, caller=caller))
-    start, count = subordinate(subject, "subuid")
+    start, count = caller.subuids
 
     assert result.facts.process["uid"] == str(OTHER), result
     assert sorted(result.facts.id_map("uid_map")) == [
@@ -199,7 +191,7 @@ def test_switching_ids_inside(subject: Subject) -> None:
 @pytest.mark.clause("ID-010")
 def test_owners_in_the_root_are_seen_right(subject: Subject) -> None:
     """Files of the caller's subordinate ids appear in a mapped container with their container ids."""
-    start, _ = subordinate(subject, "subuid")
+    start, _ = subject.caller_with_ranges("plain").subuids
     result = subject.run(
         *("/observe", "stat", "/srv/one", "/srv/thousand", "/srv/mine"),
         mode="mapped",
@@ -213,7 +205,7 @@ def test_owners_in_the_root_are_seen_right(subject: Subject) -> None:
 @pytest.mark.clause("ID-012")
 def test_what_subordinate_ids_left_is_removed(subject: Subject) -> None:
     """`cleanup` empties the root filesystem of a bundle in the caller's own map; he alone could not."""
-    start, _ = subordinate(subject, "subuid")
+    start, _ = subject.caller_with_ranges("plain").subuids
     foreign = '"$BUNDLE/rootfs/srv/left"'
     (result,) = subject.call(
         subject.container(mode="mapped", files={"rootfs/srv/left/file": {}, "rootfs/srv/own": {}})

@@ -16,9 +16,13 @@ PORT: Final = 8080
 # The registry is Debian's, its storage was filled by skopeo.
 REGISTRY: Final = (
     f"env -i PATH=$PATH setsid docker-registry serve {HOME}/registry.yml </dev/null >{HOME}/registry.log 2>&1 &\n"
-    f"echo $! > {HOME}/registry.pid\n"
-    f"for i in $(seq 200); do curl -fs http://127.0.0.1:{REGISTRY_PORT}/v2/ >/dev/null && exit 0; "
-    "sleep 0.1; done; exit 1"
+    f"PID=$!; echo $PID > {HOME}/registry.pid\n"
+    # One that does not answer in time has no later job to end it: the job that would is not begun.
+    f"trap 'kill $PID || true; cat {HOME}/registry.log' EXIT; trap 'exit 1' HUP INT TERM\n"
+    "for i in $(seq 200); do\n"
+    f"    if curl -fs http://127.0.0.1:{REGISTRY_PORT}/v2/ >/dev/null; then trap - EXIT; exit 0; fi\n"
+    "    sleep 0.1\n"
+    "done; exit 1"
 )
 STOP_REGISTRY: Final = f"kill $(cat {HOME}/registry.pid) || true; cat {HOME}/registry.log"
 # What a client on the host sees, while the container runs; nobody has reaped a subject that ended.

@@ -61,8 +61,13 @@ class Delegation:
         """
         told = subject.root(script).stdout.splitlines()
         self.top = told[0]
-        self.unified = told[1:] != ["none"]
-        self.works = set(CONTROLLERS.split()) <= set(told[1].split() if told[1:] else ())
+        profile = subject.guest.profile
+        promised = "cgroup2" in profile.traits
+        self.unified = promised or told[1:] != ["none"]
+        # The profile chooses what is judged, and not a look: a host that promises the controllers and does not have
+        # them is red. Of `local` no profile can say what it is; there the host says it, which is not the product.
+        there = set(CONTROLLERS.split()) <= set(told[1].split() if told[1:] else ())
+        self.works = promised or (profile.kind == "local" and there)
 
     def refuses(self, result: Result) -> bool:
         """Say whether a limit was refused for want of its controller, or of cgroup v2, and nothing ran."""

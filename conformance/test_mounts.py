@@ -5,7 +5,7 @@ from typing import Any, Final
 import pytest
 
 from conformance.runtimes import Config, Mode
-from conformance.subject import HOME, Subject
+from conformance.subject import Subject
 
 FIXED: Final = {
     "/proc": "proc",
@@ -23,7 +23,6 @@ LINKS: Final = {
     "stderr": "/proc/self/fd/2",
 }
 OWN_NAMESPACES: Final = ("mnt", "pid", "ipc", "uts", "cgroup")
-SHARED: Final = f"{HOME}/work"
 
 
 def mounting(*mounts: dict[str, Any]) -> Any:

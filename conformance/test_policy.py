@@ -2,6 +2,7 @@
 
 import pytest
 
+from conformance.runtimes import find_modes
 from conformance.subject import Result, Subject, copy_installation
 from conformance.test_setuid import POLICY, with_policy
 
@@ -24,9 +25,10 @@ def test_only_listed_modes_run(subject: Subject) -> None:
         )
 
     runs, refused = (7, ""), (125, "policy.mode")
-    mapped = runs if subject.run("/observe", "exit", "7", mode="mapped").exit_code == 7 else None
     assert [result.outcome for result in results[:2]] == [refused, runs], results
-    assert results[2].outcome == mapped or mapped is None, results[2]
+    # Where the host can have it; with what it is refused elsewhere HOST-001 says.
+    if "mapped" in find_modes(subject.guest.profile.traits):
+        assert results[2].outcome == runs, results[2]
     assert [result.outcome for result in results[3:]] == [refused] * 3, results
 
 
@@ -90,16 +92,18 @@ def test_a_fault_lets_nobody_in(subject: Subject) -> None:
 
 def set_up(subject: Subject, policy: str, *options: str) -> Result:
     """Set up a copy of the installation under a policy; show the policy after it, and after a second time."""
-    prefix = f"/opt/locald-{subject.worker}-policy"
+    prefix = f"/opt/locald-{subject.make_token()}"
     command = f"{prefix}/bin/locald admin setup {' '.join(options)}"
     before, after = with_policy(f"printf '{policy}' > {POLICY}")
     return subject.root(
+        # Whichever line fails, or is cut off: what is left would be there for every test that comes later.
+        f"trap '[ ! -e {POLICY}.kit ] || {{ {after}; }}; rm -rf {prefix}' EXIT; trap 'exit 1' HUP INT TERM\n"
         f"{copy_installation(prefix)}"
         f"rm {prefix}/bin/locald-shim; cp /opt/locald/bin/locald-shim {prefix}/bin/locald-shim\n"
         f"chmod 755 {prefix}/bin/locald-shim\n"
         f"{before}\n{command} >{prefix}/said 2>&1 || true\ncat {POLICY}; echo ---\n"
         f"{command} >{prefix}/said 2>&1 || true\ncat {POLICY}; echo ---\n"
-        f"cat {prefix}/said; stat -c 'mode %a' {prefix}/bin/locald-shim\n{after}; rm -r {prefix}"
+        f"cat {prefix}/said; stat -c 'mode %a' {prefix}/bin/locald-shim"
     )
 
 

@@ -5,12 +5,12 @@ plants each in a guest that is thrown away, runs the clauses that claim it, and 
 """
 
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from conformance.clauses import Catalogue, CatalogueError, covers, matches
+from conformance.clauses import Catalogue, CatalogueError, covers, is_text, parse_names
 from conformance.controls.builds import Edit
 
 DECLARED: Final = tuple(Path(__file__).with_name(f"{name}.toml") for name in ("controls", "rules", "edits"))
@@ -28,6 +28,8 @@ SCRIPTED: Final = (
 )
 # Exactly one of these says what the fault is.
 _KINDS: Final = ("define", "rules", "script", "package", "edit")
+_TEXTS: Final = ("says", *(kind for kind in _KINDS if kind != "edit"))
+_LISTS: Final = ("also", "hosts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +55,43 @@ def parse_controls(text: str) -> dict[str, Control]:
     """Return the controls of a text, by name.
 
     Raises:
-        CatalogueError: Malformed, or an entry that says not exactly one kind of fault.
+        CatalogueError: Not TOML, an unknown or missing key, a wrong type, an empty text or list, or an entry that says
+            not exactly one kind of fault.
     """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CatalogueError(f"controls: {error}") from error
-    controls = {}
-    for name, entry in document.items():
-        if (
-            not isinstance(entry, dict)
-            or set(entry) - {"says", "dynamic", "also", "hosts", *_KINDS}
-            or not entry.get("says")
-        ):
-            raise CatalogueError(f"controls: {name}: unknown or missing keys")
-        if sum(key in entry for key in _KINDS) != 1:
-            raise CatalogueError(f"controls: {name}: needs exactly one of {', '.join(_KINDS)}")
-        parsed: dict[str, object] = {key: tuple(entry[key]) for key in ("also", "hosts") if key in entry}
-        if "edit" in entry:
-            parsed["edit"] = _parse_edit(name, entry["edit"])
-        controls[name] = Control(name=name, **entry | parsed)
-    return controls
+    return {name: _parse_control(name, entry) for name, entry in document.items()}
+
+
+def _parse_control(name: str, entry: object) -> Control:
+    where = f"controls: {name}"
+    if (
+        not isinstance(entry, dict)
+        or set(entry) - {"dynamic", *_LISTS, *_TEXTS, *_KINDS}
+        or "says" not in entry
+    ):
+        raise CatalogueError(f"{where}: unknown or missing keys")
+    if sum(key in entry for key in _KINDS) != 1:
+        raise CatalogueError(f"{where}: needs exactly one of {', '.join(_KINDS)}")
+    for key in _TEXTS:
+        if key in entry and not is_text(entry[key]):
+            raise CatalogueError(f"{where}: {key} is not a text")
+    if not isinstance(entry.get("dynamic", False), bool):
+        raise CatalogueError(f"{where}: dynamic is neither true nor false")
+    # A text in the place of a list would be one pattern a letter: it covers no host, and nothing would be planted.
+    parsed: dict[str, object] = {key: parse_names(where, key, entry[key]) for key in _LISTS if key in entry}
+    if "edit" in entry:
+        parsed["edit"] = _parse_edit(name, entry["edit"])
+    return Control(name=name, **entry | parsed)
 
 
 def _parse_edit(name: str, entry: object) -> Edit:
     if not isinstance(entry, dict) or set(entry) != {"file", "old", "new"}:
         raise CatalogueError(f"controls: {name}: an edit has file, old and new")
+    if not all(isinstance(text, str) for text in entry.values()):
+        raise CatalogueError(f"controls: {name}: file, old and new of an edit are texts")
     if not entry["file"].startswith(("shim/src/", "locald/")) or entry["old"] == entry["new"]:
         raise CatalogueError(f"controls: {name}: an edit changes a file of shim/src or locald")
     return Edit(**entry)
@@ -101,50 +114,3 @@ def claims(
         for clause in catalogue.values()
         if control.name in clause.controls and clause.applies_to(profile, traits)
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What all controls together showed."""
-
-    # (control, clause) that had to be red and was not.
-    missed: tuple[tuple[str, str], ...]
-    # (control, clause) that was red although the clause does not claim it and the control does not own up to it.
-    beyond: tuple[tuple[str, str], ...]
-    # Clauses that no control turned red: they may be true, but nothing shows that they can be false.
-    unproven: tuple[str, ...]
-    caught: Mapping[str, int]
-
-
-def make_account(
-    catalogue: Catalogue,
-    profile: str,
-    verdicts: Mapping[str, Mapping[str, str]],
-    controls: Iterable[Control],
-    *,
-    traits: Collection[str] = (),
-) -> Account:
-    """Return the account of a run of controls.
-
-    Args:
-        catalogue: Every clause.
-        profile: Where the controls were planted.
-        verdicts: For each control that ran, the verdict of each clause it was judged by.
-        controls: Those that were to run.
-        traits: The profile's.
-    """
-    red: set[str] = set()
-    missed, beyond, caught = [], [], {}
-    for control in controls:
-        name = control.name
-        found = {clause for clause, verdict in verdicts.get(name, {}).items() if verdict == "FAIL"}
-        red |= found
-        claimed = claims(catalogue, control, profile, traits)
-        missed += [(name, clause) for clause in claimed if clause not in found]
-        by_kind = WRAPPED if control.define else SCRIPTED if control.script else ()
-        accepted = ",".join((*control.also, *by_kind))
-        beyond += [(name, clause) for clause in sorted(found - set(claimed)) if not matches(clause, accepted)]
-        caught[name] = len(found)
-    applicable = [clause.id for clause in catalogue.values() if clause.applies_to(profile, traits)]
-    unproven = tuple(clause for clause in applicable if clause not in red)
-    return Account(tuple(missed), tuple(beyond), unproven, caught)

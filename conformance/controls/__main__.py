@@ -12,13 +12,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import vms
-from conformance import clauses, inputs, install, oracle, preconditions
-from conformance.controls import WRAPPER, Account, Control, claims, make_account, read_controls
+from conformance import clauses, inputs, install, oracle, preconditions, provenance
+from conformance.controls import WRAPPER, Control, read_controls
+from conformance.controls.account import (
+    Account,
+    Claims,
+    Place,
+    Verdicts,
+    choose_claims,
+    choose_clauses,
+    describe,
+    make_account,
+    make_document,
+)
 from conformance.controls.builds import Edit, find_edited, make_mutant
 from conformance.planted import NoReport, Planted
 from conformance.subject import HOME, PREFIX, SHIM
@@ -60,6 +72,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--clause", metavar="GLOB", default="*", help="only what these clauses claim")
     parser.add_argument(
+        "--except-on",
+        metavar="PROFILE",
+        choices=vms.names(),
+        help="only what cannot be shown on that host, which has an account of its own",
+    )
+    parser.add_argument(
         "--exact",
         action="store_true",
         help="every clause against every fault: one that turns red and does not claim it is told. Takes hours",
@@ -72,58 +90,129 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--wheel {chosen.wheel}: no such file")
     if not any(clauses.matches(name, chosen.only) for name in read_controls()):
         parser.error(f"--only {chosen.only}: no control has such a name")
+    if not make_plan(chosen).controls:
+        parser.error(f"nothing to plant on {chosen.profile}: no clause that was asked for claims it there")
     return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is planted on the host, and what has to see it."""
+
+    place: Place
+    # The clauses that can judge.
+    reach: clauses.Catalogue
+    controls: tuple[Control, ...]
+    claimed: Claims
+    # The clauses that something has to turn red.
+    judged: tuple[str, ...]
+
+
+def make_plan(arguments: argparse.Namespace) -> Plan:
+    """Return what was asked for.
+
+    Raises:
+        clauses.CatalogueError: Catalogue or controls are malformed, or a clause names a control that is not there.
+    """
+    catalogue, controls = clauses.read_catalogue(), read_controls()
+    clauses.check_controls(catalogue, controls)
+    here, elsewhere = (
+        Place(name, vms.read(name).traits) if name else None
+        for name in (arguments.profile, arguments.except_on)
+    )
+    assert here is not None
+    reach = {
+        name: clause
+        for name, clause in catalogue.items()
+        if clause.applies_to(here.profile, here.traits) and clauses.matches(name, arguments.clause.upper())
+    }
+    chosen = [control for name, control in controls.items() if clauses.matches(name, arguments.only)]
+    claimed = choose_claims(reach, chosen, here, elsewhere)
+    wanted = tuple(
+        control
+        for control in chosen
+        if claimed[control.name]
+        or (arguments.exact and reach and clauses.covers(control.hosts, here.profile, here.traits))
+    )
+    return Plan(here, reach, wanted, claimed, choose_clauses(reach, here, elsewhere))
 
 
 def main() -> int:
     """Run the controls and print the account."""
     arguments = parse_arguments()
-    catalogue, controls = clauses.read_catalogue(), read_controls()
-    clauses.check_controls(catalogue, controls)
-    chosen = [control for name, control in controls.items() if clauses.matches(name, arguments.only)]
-    started = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    directory = arguments.report_dir or ROOT / "reports" / f"controls-{started}"
-    profile = vms.read(arguments.profile)
-    verdicts: dict[str, dict[str, str]] = {}
-    reach = {
-        name: clause
-        for name, clause in catalogue.items()
-        if clause.applies_to(profile.name, profile.traits) and clauses.matches(name, arguments.clause.upper())
+    plan = make_plan(arguments)
+    started = now_text()
+    directory = arguments.report_dir or ROOT / "reports" / f"controls-{started.replace(':', '')}"
+    about = {
+        "started": started,
+        # At the start: what a person edits while it runs did not judge.
+        "kit": provenance.describe_kit(),
+        "wheel_sha256": hashlib.sha256(arguments.wheel.read_bytes()).hexdigest(),
     }
-    with vms.booted(profile.name, report=say) as guest:
+    verdicts: dict[str, dict[str, str]] = {}
+    try:
+        run(plan, directory, arguments, verdicts)
+    finally:
+        # Whatever ended it: hours of what was shown are not lost for one fault.
+        account = account_for(plan, verdicts)
+        if verdicts:
+            write_account(
+                directory, make_document(account, plan.place, verdicts, about | {"finished": now_text()})
+            )
+    complete = arguments.only == arguments.clause == "*"
+    others = len(clauses.read_catalogue()) - len(plan.judged)
+    for line in describe(account, plan.judged, others, complete=complete):
+        say(line)
+    # A line that a CI can read: what was asked of the controls, and what they answered.
+    failed = len(account.missed) + len(account.beyond)
+    say(f"controls: {len(account.caught)} planted, {failed} failed; {directory}/controls.json")
+    return 1 if failed or (complete and account.unproven) else 0
+
+
+def account_for(plan: Plan, verdicts: Verdicts) -> Account:
+    """Return the account of what was planted so far."""
+    planted_so_far = [control for control in plan.controls if control.name in verdicts]
+    return make_account(plan.reach, plan.claimed, plan.judged, verdicts, planted_so_far)
+
+
+def run(
+    plan: Plan, directory: Path, arguments: argparse.Namespace, verdicts: dict[str, dict[str, str]]
+) -> None:
+    """Boot the host, plant one fault after the other, and put what the clauses said of each into `verdicts`.
+
+    Raises:
+        inputs.InputError: The host is not what it has to be, or a good run fails on it.
+    """
+    with vms.booted(plan.place.profile, report=say) as guest:
         for proof in preconditions.prove(guest):
             if not proof.proven:
-                say(f"not proven: {proof.name}: {proof.observed}")
-                return 1
+                raise inputs.InputError(f"not proven: {proof.name}: {proof.observed}")
         product = install.Product(arguments.wheel, None)
-        debian = bool(reach.keys() & set(install.BIG_CLAUSES))
-        install.install(guest, product, arguments.kit_cache, guest.profile.users, debian=debian)
+        debian = bool(plan.reach.keys() & set(install.BIG_CLAUSES))
+        install.install(
+            guest,
+            product,
+            arguments.kit_cache,
+            guest.profile.users,
+            debian=debian,
+            workers=arguments.jobs,
+        )
         oracle.install(guest, arguments.kit_cache)
         root(guest, f"cp -a {PREFIX} {PRISTINE}")
         require_good(guest, "the installation")
-        for control in chosen:
-            claiming = [
-                name for name in claims(catalogue, control, profile.name, profile.traits) if name in reach
-            ]
-            if not (
-                claiming or (arguments.exact and clauses.covers(control.hosts, profile.name, profile.traits))
-            ):
-                say(f"{control.name}: no clause claims it here")
-                continue
-            wanted = list(reach) if arguments.exact else claiming
+        for control in plan.controls:
+            wanted = list(plan.reach) if arguments.exact else list(plan.claimed[control.name])
             begin = time.monotonic()
-            with planted(guest, control, arguments.kit_cache):
-                verdicts[control.name] = judge(control.name, wanted, directory, arguments)
+            # Without a verdict its claims are missed, which the account says; the others are still worth theirs.
+            verdicts[control.name] = {}
+            try:
+                with planted(guest, control, arguments.kit_cache):
+                    verdicts[control.name] = judge(control.name, wanted, directory, arguments)
+            except (NoReport, inputs.InputError, clauses.CatalogueError) as error:
+                say(f"{control.name}: {error}")
             require_good(guest, control.name)
             red = sum(verdict == "FAIL" for verdict in verdicts[control.name].values())
             say(f"{control.name}: {red} of {len(wanted)} clauses red, {time.monotonic() - begin:.0f} s")
-    planted_here = [control for control in chosen if control.name in verdicts]
-    account = make_account(reach, profile.name, verdicts, planted_here, traits=profile.traits)
-    write_account(directory, account, verdicts, arguments)
-    complete = arguments.only == arguments.clause == "*"
-    for line in describe(account, len(reach), directory, complete=complete):
-        say(line)
-    return 1 if account.missed or account.beyond or (complete and account.unproven) else 0
 
 
 @contextlib.contextmanager
@@ -194,63 +283,34 @@ def plant_edit(guest: vms.Guest, name: str, edit: Edit, cache: Path) -> None:
 
 
 def judge(control: str, wanted: list[str], directory: Path, arguments: argparse.Namespace) -> dict[str, str]:
-    """Run the clauses against the planted fault and return their verdicts."""
+    """Run the clauses against the planted fault and return their verdicts.
+
+    Raises:
+        NoReport: They did not come to one.
+    """
     # One clause is not worth a second worker.
     jobs = arguments.jobs if len(wanted) > 1 else 1
     limit_s = EXACT_LIMIT_S if arguments.exact else RUN_LIMIT_S[vms.read(arguments.profile).kind]
     machine = Planted(arguments.profile, control, arguments.wheel, directory / control, jobs, limit_s)
-    try:
-        return machine.run(",".join(wanted))
-    except NoReport as error:
-        # Its claims are missed then, which the account says; the other faults are still worth their verdicts.
-        say(str(error))
-        return {}
+    return machine.run(",".join(wanted))
 
 
-def write_account(
-    directory: Path, account: Account, verdicts: dict[str, dict[str, str]], arguments: argparse.Namespace
-) -> None:
+def write_account(directory: Path, document: dict[str, Any]) -> None:
     """Leave the account beside the reports of the controls."""
-    document = {
-        "schema": "locald-conformance-controls/1",
-        "profile": arguments.profile,
-        "wheel_sha256": hashlib.sha256(arguments.wheel.read_bytes()).hexdigest(),
-        "missed": [{"control": control, "clause": clause} for control, clause in account.missed],
-        "beyond": [{"control": control, "clause": clause} for control, clause in account.beyond],
-        "unproven": list(account.unproven),
-        "verdicts": verdicts,
-    }
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "controls.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-
-
-def describe(account: Account, clauses_total: int, directory: Path, *, complete: bool) -> list[str]:
-    """Return the account for a person; of a selection it does not say what is unproven, which is nearly all."""
-    lines = [f"missed: {control} did not turn {clause} red" for control, clause in account.missed]
-    lines += [
-        f"beyond: {control} turned {clause} red, which does not claim it"
-        for control, clause in account.beyond
-    ]
-    if complete and account.unproven:
-        lines.append(f"unproven: {', '.join(account.unproven)}")
-    if others := len(clauses.read_catalogue()) - clauses_total:
-        lines.append(
-            f"{others} clauses of the catalogue are not judged by this run: other hosts', or not asked for"
-        )
-    missed = len({control for control, _ in account.missed})
-    lines.append(f"{len(account.caught)} controls, {missed} of them missed by a clause that claims it")
-    if complete:
-        proven = clauses_total - len(account.unproven)
-        lines.append(f"{proven} of {clauses_total} clauses proven, {len(account.unproven)} unproven")
-    # A line that a CI can read: what was asked of the controls, and what they answered.
-    failed = len(account.missed) + len(account.beyond)
-    lines.append(f"controls: {len(account.caught)} planted, {failed} failed; {directory}/controls.json")
-    return lines
+    part = directory / "controls.json.part"
+    part.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    part.replace(directory / "controls.json")
 
 
 def root(guest: vms.Guest, script: str) -> None:
     """Run a shell script as root in the guest."""
     guest.succeed(["/bin/sh", "-eu", "-c", script], user="root", deadline=vms.Deadline.after(STEP_LIMIT_S))
+
+
+def now_text() -> str:
+    """Return the time as ISO 8601, UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def say(line: str) -> None:
@@ -262,6 +322,9 @@ def say(line: str) -> None:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (vms.VmsError, inputs.InputError) as error:
+    except (vms.VmsError, inputs.InputError, clauses.CatalogueError) as error:
         say(str(error))
         sys.exit(1)
+    except KeyboardInterrupt:
+        say("interrupted; the machine is gone, and the account is of what was planted")
+        sys.exit(130)

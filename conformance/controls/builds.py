@@ -96,7 +96,10 @@ def find_edited(name: str, edit: Edit, cache: Path) -> Path:
             inputs.build_crate(tree, target, "--release")
             shutil.rmtree(kept, ignore_errors=True)
             kept.mkdir()
-            shutil.copy(target / "release" / "locald-shim", built)
+            # Its name is all that is asked next time, so what bears it is whole.
+            aside = kept / ".aside"
+            shutil.copy(target / "release" / "locald-shim", aside)
+            aside.replace(built)
     return built
 
 

@@ -8,7 +8,6 @@ import argparse
 import json
 import sys
 import tempfile
-import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +15,7 @@ from typing import Any, Final
 import coverage
 
 import vms
-from conformance import clauses, inputs, install, preconditions
+from conformance import clauses, inputs, install, preconditions, provenance
 from conformance.measure import guest as measured
 from conformance.measure import lines, shim
 from conformance.measure.raw_profile import ProfileError, measure_counters
@@ -130,6 +129,7 @@ def measure_clauses(profile: str, trace: Path, arguments: argparse.Namespace) ->
             arguments.kit_cache,
             guest.profile.users,
             debian=any(name in install.BIG_CLAUSES for name in wanted),
+            workers=arguments.jobs,
         )
         measured.plant(guest, wheels)
         place = arguments.directory / f"clauses-{profile}"
@@ -149,11 +149,15 @@ def measure_clauses(profile: str, trace: Path, arguments: argparse.Namespace) ->
 
 
 def require_own_wheel(wheel: Path) -> None:
-    """Raise InputError unless the wheel has this tree's locald: lines are counted by number."""
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.startswith("locald/") and (ROOT / name).read_bytes() != archive.read(name):
-                raise inputs.InputError(f"{wheel.name} was not built from this tree: {name} differs")
+    """Raise InputError unless the wheel has this tree's locald, module by module: lines are counted by number."""
+    packed = dict(provenance.read_members(wheel, "locald/*.py"))
+    own = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "locald").rglob("*.py")}
+    faults = [f"it lacks {name}" for name in sorted(own.keys() - packed.keys())]
+    faults += [f"{name} is not in the tree" for name in sorted(packed.keys() - own.keys())]
+    # In the order of a wheel, which is that of names.
+    faults += [f"{name} differs" for name in packed if name in own and own[name].read_bytes() != packed[name]]
+    if faults:
+        raise inputs.InputError(f"{wheel.name} was not built from this tree: {faults[0]}")
 
 
 def name_from_root(trace: Path) -> str:

@@ -3,16 +3,19 @@
 import argparse
 import datetime
 import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 from conformance import compare
-from conformance.clauses import CatalogueError, read_catalogue
+from conformance.clauses import CatalogueError, find_modal, find_tests, read_catalogue
 from conformance.controls import read_controls
 from conformance.inputs import InputError
 from conformance.provenance import digest_files, digest_shim
-from conformance.release import gate
+from conformance.release.case import Case, parse_time, read_hosts
+from conformance.release.gate import find_faults
+from conformance.release.policy import POLICY, PolicyError, read_policy
 from conformance.release.statement import (
     ENVELOPE_NAME,
     RENDERED,
@@ -22,11 +25,12 @@ from conformance.release.statement import (
     sign,
 )
 from conformance.rendering.summary import summarise
-from conformance.report import Json, ReportError, join_reports
+from conformance.report import Json, ReportError, add_accounts, join_reports
 from conformance.report_files import parse_report, read_report, write_report
 from conformance.waivers import WAIVERS, parse_waivers
 
 KEYS: Final = Path(__file__).with_name("keys")
+KIT: Final = Path(__file__).parent.parent
 VALID_DAYS: Final = 14
 REFUSED: Final = 1
 UNUSABLE: Final = 2
@@ -38,7 +42,9 @@ def add_verbs(verbs: Any) -> None:
     merge.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="report.json files")
     merge.add_argument("-o", "--output", required=True, type=Path, help="a directory for the joined report")
     merge.add_argument("--replace", action="store_true", help="a profile twice: let the later one stand")
-    merge.add_argument("--controls", type=Path, help="controls.json, the account of the planted faults")
+    merge.add_argument(
+        "--controls", nargs="+", default=[], type=Path, help="controls.json files: what planted faults showed"
+    )
     merge.set_defaults(run=run_merge)
     signing = verbs.add_parser("sign", help="vouch for a report: a DSSE envelope beside it")
     signing.add_argument("report", type=Path)
@@ -56,15 +62,29 @@ def add_verbs(verbs: Any) -> None:
         "--key", action="append", type=Path, help="a trusted public key; default: all in keys/"
     )
     gating.add_argument("--envelope", type=Path, help=f"default: {ENVELOPE_NAME} beside the report")
-    gating.add_argument("--policy", type=Path, default=gate.POLICY, help="default: %(default)s")
+    gating.add_argument("--policy", type=Path, default=POLICY, help="default: %(default)s")
+    gating.add_argument(
+        "--at",
+        type=parse_moment,
+        metavar="TIME",
+        help="judge as of then, in UTC (2026-11-30T12:00:00Z): a release that was published some time ago",
+    )
     gating.set_defaults(run=run_gate)
+
+
+def parse_moment(text: str) -> datetime.datetime:
+    """Return the time that was typed."""
+    moment = parse_time(text)
+    if moment is None:
+        raise argparse.ArgumentTypeError(f"{text}: not a time such as 2026-11-30T12:00:00Z")
+    return moment
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Run the verb that was chosen."""
     try:
         code: int = chosen.run(chosen)
-    except (ReportError, StatementError, gate.PolicyError, CatalogueError, OSError) as error:
+    except (ReportError, StatementError, PolicyError, CatalogueError, OSError) as error:
         sys.stderr.write(f"conformance: {error}\n")
         return UNUSABLE
     return code
@@ -75,11 +95,10 @@ def run_merge(chosen: argparse.Namespace) -> int:
     reports = [read_report(path) for path in chosen.reports]
     try:
         joined = join_reports(reports, chosen.output.resolve().name, replace=chosen.replace)
+        joined = add_accounts(joined, [read_account(path, joined) for path in chosen.controls])
     except ReportError as error:
         sys.stderr.write(f"conformance: {error}\n")
         return REFUSED
-    if chosen.controls:
-        joined["controls"] = read_controls_account(chosen.controls, joined)
     write_report(chosen.output, joined)
     for line in summarise(joined):
         sys.stdout.write(f"{line}\n")
@@ -87,17 +106,16 @@ def run_merge(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def read_controls_account(path: Path, joined: Json) -> Json:
+def read_account(path: Path, joined: Json) -> Json:
     """Return the account in `path`, judged by the schema as the part of the report that it becomes."""
-    import json  # noqa: PLC0415  # only this verb parses a document that is not a report
-
     try:
         account: Json = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ReportError(f"{path}: not JSON: {error}") from error
-    whole = parse_report(json.dumps({**joined, "controls": account}).encode(), str(path))
-    controls: Json = whole["controls"]
-    return controls
+    whole = parse_report(json.dumps({**joined, "controls": [account]}).encode(), str(path))
+    (read,) = whole["controls"]
+    result: Json = read
+    return result
 
 
 def run_compare(chosen: argparse.Namespace) -> int:
@@ -147,7 +165,7 @@ def run_gate(chosen: argparse.Namespace) -> int:
     except InputError:
         shim = None
     catalogue = read_catalogue()
-    case = gate.Case(
+    case = Case(
         wheel=chosen.wheel.read_bytes(),
         wheel_shim_sha256=shim,
         report=chosen.report.read_bytes(),
@@ -155,19 +173,25 @@ def run_gate(chosen: argparse.Namespace) -> int:
         envelope=envelope.read_bytes() if envelope.exists() else None,
         keys=tuple(read_public_key(path) for path in paths),
         catalogue=catalogue,
+        tests=find_tests(KIT),
+        modal=find_modal(KIT),
         # Also what expired: the gate says so of the clause that leans on it.
         waivers=parse_waivers(WAIVERS.read_text("utf-8"), today=None, known=catalogue),
         controls=read_controls(),
-        hosts=gate.read_hosts(),
+        hosts=read_hosts(),
         kit_sha256=digest_files(),
-        policy=gate.read_policy(chosen.policy),
-        now=datetime.datetime.now(datetime.UTC),
+        policy=read_policy(chosen.policy),
+        now=chosen.at or datetime.datetime.now(datetime.UTC),
     )
-    faults = gate.find_faults(case)
+    faults = find_faults(case)
     for fault in faults:
         sys.stdout.write(f"release-gate: {fault}\n")
     if faults:
         sys.stdout.write(f"release-gate: REFUSED: {len(faults)} reasons\n")
         return REFUSED
-    sys.stdout.write(f"release-gate: PASS: {chosen.wheel.name} on {', '.join(case.policy.profiles)}\n")
+    # One that was good then may be expired by now, which a reader has to be told.
+    moment = f", as of {case.now:%Y-%m-%dT%H:%M:%SZ}" if chosen.at else ""
+    sys.stdout.write(
+        f"release-gate: PASS: {chosen.wheel.name} on {', '.join(case.policy.profiles)}{moment}\n"
+    )
     return 0

@@ -18,7 +18,7 @@ from securesystemslib.exceptions import Error as SigningError
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from conformance.report import Json
-from conformance.verdicts import Verdict
+from conformance.verdicts import GREEN, Verdict
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://in-toto.io/attestation/test-result/v0.1"
@@ -27,6 +27,8 @@ ENVELOPE_NAME: Final = "report.intoto.json"
 # What people and CI services read in the report's stead: made of it, so that it follows from it, but not byte for byte
 # (compressed by whatever zlib there was), and so with a digest of its own. Media types.
 RENDERED: Final = {"index.html": "text/html", "junit.xml": "application/xml"}
+# What is said of no product is no failure of it.
+_FINE: Final = GREEN | {Verdict.NOT_APPLICABLE}
 # What of a host goes into the statement; the rest is in the report, whose digest is there.
 _HOST_FACTS: Final = ("guest_kernel", "system", "box", "policy_version", "policy_sha256")
 
@@ -78,9 +80,6 @@ def make_statement(
             "failedTests": sorted(failed),
         },
     }
-
-
-_FINE: Final = frozenset({Verdict.PASS, Verdict.WAIVED})
 
 
 def _list_subjects(profiles: Iterable[Json]) -> list[Json]:

@@ -28,16 +28,14 @@ def summarise(report: Json) -> list[str]:
     for head, profile in zip(heads, profiles, strict=True):
         first, *rest = describe_profile(profile)
         lines += [f"{head} {first}" if short else first, *rest]
-    return [*lines, *describe_controls(report.get("controls"))]
+    return [*lines, *(line for account in report.get("controls", ()) for line in describe_account(account))]
 
 
-def describe_controls(controls: Json | None) -> Iterator[str]:
-    """Yield what the planted faults showed of the clauses themselves; nothing where there is no account of them."""
-    if controls is None:
-        return
-    missed, unproven = controls["missed"], controls["unproven"]
+def describe_account(account: Json) -> Iterator[str]:
+    """Yield what the faults planted on one host showed of the clauses themselves."""
+    missed, unproven = account["missed"], account["unproven"]
     yield (
-        f"planted faults: {len(controls['verdicts'])} on {controls['profile']}, {len(missed)} missed, "
+        f"planted faults: {len(account['verdicts'])} on {account['profile']}, {len(missed)} missed, "
         f"{len(unproven)} clauses unproven"
     )
     for claim in missed:

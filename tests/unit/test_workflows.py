@@ -3,8 +3,12 @@
 import re
 from pathlib import Path
 
+import vms
 from ci.fuzz import TARGETS
-from conformance.release.gate import read_policy
+from conformance.clauses import read_catalogue
+from conformance.controls import read_controls
+from conformance.controls.account import Claims, Place, choose_claims, choose_clauses
+from conformance.release.policy import read_policy
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / ".github/workflows").glob("*.yml"))
 
@@ -32,6 +36,26 @@ def test_the_matrix_is_the_policys() -> None:
     assert read_matrix("conformance.yml", "profile") == read_policy().profiles
 
 
+def test_every_claim_that_the_gate_asks_for_is_planted_somewhere() -> None:
+    """On `local`, or on one of the hosts that show what `local` cannot."""
+    catalogue, controls = read_catalogue(), tuple(read_controls().values())
+    hosts = [Place(name, vms.read(name).traits) for name in read_matrix("conformance.yml", "host")]
+    asked = [Place(name, vms.read(name).traits) for name in read_policy().profiles]
+    local = hosts[0]
+    assert local.profile == "local"
+
+    def pairs(claimed: Claims) -> set[tuple[str, str]]:
+        return {(control, clause) for control, found in claimed.items() for clause in found}
+
+    planted = pairs(choose_claims(catalogue, controls, local)).union(
+        *(pairs(choose_claims(catalogue, controls, host, local)) for host in hosts[1:])
+    )
+    wanted = set().union(*(pairs(choose_claims(catalogue, controls, host)) for host in asked))
+    assert wanted == planted
+    judged = {clause for host in asked for clause in choose_clauses(catalogue, host)}
+    assert judged == {clause for _, clause in planted}
+
+
 def test_every_target_is_fuzzed_at_night() -> None:
     """A target that no job names is fuzzed by nobody."""
     assert read_matrix("nightly.yml", "target") == TARGETS
@@ -42,5 +66,9 @@ def test_nothing_is_published_that_the_gate_did_not_pass() -> None:
     (text,) = [path.read_text() for path in WORKFLOWS if path.name == "release.yml"]
     job = text.partition("\n  publish:\n")[2]
     assert job.index("ci/release-gate dist/*.whl") < job.index("publish --trusted-publishing")
+    # Where the key is, nothing runs that a name elsewhere decides, and nothing is installed any more.
+    signing = text.partition("\n  gate:\n")[2].partition("\n  publish:\n")[0]
+    assert "\n    container:" not in signing
+    assert "ci/nox" not in signing.partition("Sign the report")[2].partition("- run:")[0]
     assert "continue-on-error" not in text
     assert "if:" not in job

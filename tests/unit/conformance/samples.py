@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conformance.clauses import Clause
@@ -15,6 +15,7 @@ from conformance.report import (
     ProfileRun,
     Proof,
     TestRecord,
+    add_accounts,
     join_reports,
     make_profile,
 )
@@ -62,11 +63,13 @@ def piece(**more: Any) -> Json:
     }
 
 
-def record(name: str, *outcomes: Outcome, message: str = "", evidence: tuple[Json, ...] = ()) -> TestRecord:
+def record(
+    name: str, *outcomes: Outcome, message: str = "", evidence: tuple[Json, ...] | None = None
+) -> TestRecord:
     """Return a test of a clause with these attempts."""
+    shown = (piece(),) if evidence is None else evidence
     attempts = tuple(
-        Attempt(outcome, 0.5, message if outcome is not Outcome.PASSED else "", evidence)
-        for outcome in outcomes
+        Attempt(outcome, 0.5, message if outcome is not Outcome.PASSED else "", shown) for outcome in outcomes
     )
     return TestRecord(name, f"conformance/test_a.py::test_{name}", attempts)
 
@@ -112,11 +115,28 @@ def run(*records: TestRecord, proven: bool = True, profile: str = "local", **cha
     return ProfileRun(profile, **values | changes)
 
 
-def make_report(*runs: ProfileRun, waivers: tuple[Waiver, ...] = (), controls: Json | None = None) -> Json:
+def make_report(*runs: ProfileRun, waivers: tuple[Waiver, ...] = (), controls: Sequence[Json] = ()) -> Json:
     """Return the report of these runs, or of one green one."""
     profiles = [make_profile(entry, CATALOGUE, waivers) for entry in runs or (run(*GREEN),)]
-    joined = join_reports([{"schema": "locald-conformance-report/3", "profiles": profiles}], "run-1")
-    return joined | ({"controls": controls} if controls else {})
+    joined = join_reports([{"schema": "locald-conformance-report/4", "profiles": profiles}], "run-1")
+    return add_accounts(joined, controls)
+
+
+def account(**changes: Any) -> Json:
+    """Return what planted faults showed: one, which every clause claims and saw."""
+    made: Json = {
+        "schema": "locald-conformance-controls/2",
+        "profile": "local",
+        "started": "2026-11-22T00:00:00Z",
+        "finished": "2026-11-22T00:01:00Z",
+        "kit": {"sha256": KIT, "revision": "f" * 40, "dirty": False},
+        "wheel_sha256": digest(make_wheel()),
+        "missed": [],
+        "beyond": [],
+        "unproven": [],
+        "verdicts": {"always-fails": dict.fromkeys(CATALOGUE, "FAIL")},
+    }
+    return made | changes
 
 
 def as_bytes(report: Json) -> bytes:

@@ -36,7 +36,14 @@ def report(runtime: str, *attempts: Outcome, **more: Any) -> Json:
     first = record("AB-001", *(attempts or (P,)))
     records = (first, *(record(name, P) for name in ("AB-002", "CD-003", "EF-004")))
     made = make_profile(run(*records, runtime=runtime, **more), CATALOGUE, ())
-    return join_reports([{"schema": "locald-conformance-report/3", "profiles": [made]}], runtime)
+    return join_reports([{"schema": "locald-conformance-report/4", "profiles": [made]}], runtime)
+
+
+def without(whole: Json, name: str) -> Json:
+    """Return a report that lacks a clause and does not say so."""
+    (entry,) = whole["profiles"]
+    entry["clauses"] = [each for each in entry["clauses"] if each["id"] != name]
+    return whole
 
 
 def test_the_page_has_each_difference_with_its_reason() -> None:
@@ -83,6 +90,9 @@ def test_a_clause_that_the_shim_does_not_hold_is_no_measure() -> None:
         ((report("crun", profile="other"),), {}, "more than one host"),
         ((report("crun", kit={"sha256": "e" * 64}),), {}, "more than one kit"),
         ((report("crun", proven=False),), {}, "the host was not proven: crun"),
+        ((report("crun", selected=("AB-001",)),), {}, "not every clause was judged: crun"),
+        ((report("crun", narrowed=True),), {}, "not every clause was judged: crun"),
+        ((without(report("crun"), "AB-002"),), {}, "AB-002: the report about crun does not have it"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

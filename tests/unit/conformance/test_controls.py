@@ -1,69 +1,23 @@
-"""The account of planted faults: what was missed, what turned red without claiming it, what nobody showed."""
+"""Planted faults: what an entry may say, where each can be seen, and what an edit is."""
 
 import json
 import re
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from conformance.clauses import CatalogueError, parse_catalogue, read_catalogue
-from conformance.controls import claims, make_account, parse_controls, read_controls
-from conformance.controls.builds import Edit, write_rules
+from conformance import inputs
+from conformance.clauses import CatalogueError, read_catalogue
+from conformance.controls import claims, parse_controls, read_controls
+from conformance.controls.builds import Edit, find_edited, write_rules
 from conformance.inputs import InputError
 from tests.shim.manual import read_rules
+from tests.unit.conformance.samples import CATALOGUE
 
 ROOT = Path(__file__).resolve().parents[3]
 REASONS = ROOT / "docs/decisions/0041-what-proves-a-clause.md"
-
-CATALOGUE = parse_catalogue(
-    "\n".join(
-        f'["AB-00{number}"]\nlevel = "MUST"\nstatement = "s"\nobservable = "o"\nsource = "s"\nprofiles = ["*"]\n'
-        f'controls = ["{control}"]'
-        for number, control in ((1, "one"), (2, "two"), (3, "two"))
-    ),
-    family="AB",
-)
-CONTROLS = parse_controls(
-    '[one]\nsays = "s"\nrules = "1"\n[two]\nsays = "s"\nrules = "2"\nalso = ["AB-001"]\n'
-)
-
-
-def test_each_turns_exactly_its_clauses_red() -> None:
-    """Then there is nothing to tell."""
-    verdicts = {
-        "one": {"AB-001": "FAIL", "AB-002": "PASS"},
-        "two": {"AB-001": "FAIL", "AB-002": "FAIL", "AB-003": "FAIL"},
-    }
-    account = make_account(CATALOGUE, "local", verdicts, CONTROLS.values())
-    assert (account.missed, account.beyond, account.unproven) == ((), (), ())
-    assert account.caught == {"one": 1, "two": 3}
-
-
-@pytest.mark.parametrize("kind", ["define", "script"])
-def test_what_a_fault_breaks_by_being_there_is_no_news(kind: str) -> None:
-    """A wrapper is a second program in the shim's place, a script one in locald's; a build is neither."""
-    (wrapper,) = parse_controls(f'[one]\nsays = "s"\n{kind} = "FAULT"\n').values()
-    keys = ("statement", "observable", "source")
-    words = "".join(f'{key} = "s"\n' for key in keys)
-    text = f'["LEAF-003"]\nlevel = "MUST"\n{words}profiles = ["*"]\ncontrols = ["x"]'
-    catalogue = parse_catalogue(text, family="LEAF")
-    red = {"one": {"LEAF-003": "FAIL"}}
-    assert make_account(catalogue, "local", red, [wrapper]).beyond == ()
-    assert make_account(catalogue, "local", red, CONTROLS.values()).beyond == (("one", "LEAF-003"),)
-
-
-def test_a_clause_that_does_not_claim_a_fault_is_told() -> None:
-    """AB-003 is red without rule 1 and does not say so."""
-    verdicts = {"one": {"AB-001": "FAIL", "AB-003": "FAIL"}, "two": {"AB-002": "FAIL", "AB-003": "FAIL"}}
-    account = make_account(CATALOGUE, "local", verdicts, CONTROLS.values())
-    assert (account.missed, account.beyond) == ((), (("one", "AB-003"),))
-
-
-def test_only_a_failure_catches() -> None:
-    """A clause that the fault breaks (ERROR) has not shown that it sees it, and is unproven."""
-    account = make_account(CATALOGUE, "local", {"one": {"AB-001": "ERROR"}}, [CONTROLS["one"]])
-    assert account.missed == (("one", "AB-001"),)
-    assert account.unproven == ("AB-001", "AB-002", "AB-003")
 
 
 def test_an_unknown_key_is_refused() -> None:
@@ -72,21 +26,63 @@ def test_an_unknown_key_is_refused() -> None:
         parse_controls('[one]\nsays = "s"\nrules = "1"\nalsoo = ["*"]\n')
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        'hosts = "local"',
+        "hosts = 3",
+        "hosts = []",
+        'hosts = ["local", 3]',
+        'also = "AB-001"',
+        'also = ["AB-001", "AB-001"]',
+        'dynamic = "false"',
+        "dynamic = 1",
+    ],
+)
+def test_what_is_no_list_of_names_and_no_switch_is_refused(entry: str) -> None:
+    """A text read as a list is a name for each of its letters: it covers no host, and nothing would be planted."""
+    with pytest.raises(CatalogueError, match="controls: one: "):
+        parse_controls(f'[one]\nsays = "s"\nrules = "1"\n{entry}\n')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "one = 1\n",
+        "[one]\nsays = 3\nrules = '1'\n",
+        "[one]\nsays = ' '\nrules = '1'\n",
+        "[one]\nrules = '1'\n",
+        "[one]\nsays = 's'\n",
+        "[one]\nsays = 's'\nrules = ''\n",
+        "[one]\nsays = 's'\nscript = ['x']\n",
+        "[one]\nsays = 's'\npackage = true\n",
+        "[one]\nsays = 's'\ndefine = 3\n",
+        "[one]\nsays = 's'\nedit = 'x'\n",
+    ],
+)
+def test_what_does_not_say_its_fault_is_refused(text: str) -> None:
+    """By the name of the entry, whatever TOML has in the place of a text."""
+    with pytest.raises(CatalogueError, match="controls: one: "):
+        parse_controls(text)
+
+
 def test_a_fault_is_planted_only_where_it_can_be_seen() -> None:
     """Elsewhere no clause claims it, so none misses it."""
-    (control,) = parse_controls('[one]\nsays = "s"\nrules = "1"\nhosts = ["vm-*"]\n').values()
+    (control,) = parse_controls('[always-fails]\nsays = "s"\nrules = "1"\nhosts = ["vm-*"]\n').values()
 
-    assert claims(CATALOGUE, control, "vm-1") == ("AB-001",)
+    assert claims(CATALOGUE, control, "vm-1") == tuple(CATALOGUE)
     assert claims(CATALOGUE, control, "local") == ()
-    (by_trait,) = parse_controls('[one]\nsays = "s"\nrules = "1"\nhosts = ["*", "!@cgroup2"]\n').values()
+    (by_trait,) = parse_controls(
+        '[always-fails]\nsays = "s"\nrules = "1"\nhosts = ["*", "!@cgroup2"]\n'
+    ).values()
     assert claims(CATALOGUE, by_trait, "vm-1", ["cgroup2"]) == ()
-    assert claims(CATALOGUE, by_trait, "vm-1") == ("AB-001",)
-    assert make_account(CATALOGUE, "local", {"one": {}}, [control]).missed == ()
+    assert claims(CATALOGUE, by_trait, "vm-1") == tuple(CATALOGUE)
 
 
-def edit(**change: str) -> str:
+def edit(**change: object) -> str:
     """Return a control that is an edit of spec.py, with something of it changed."""
-    entry = {"file": "locald/spec.py", "old": "import posixpath\n", "new": "import os\n"} | change
+    good: dict[str, object] = {"file": "locald/spec.py", "old": "import posixpath\n", "new": "import os\n"}
+    entry = good | change
     words = ", ".join(f"{key} = {json.dumps(value)}" for key, value in entry.items())
     return f'[one]\nsays = "s"\nedit = {{ {words} }}\n'
 
@@ -112,10 +108,18 @@ def test_an_edit_without_its_place_is_refused(change: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"file": "conformance/clauses.py"}, {"new": "import posixpath\n"}, {"line": "1"}]
+    "change",
+    [
+        {"file": "conformance/clauses.py"},
+        {"new": "import posixpath\n"},
+        {"line": "1"},
+        {"file": 3},
+        {"old": ["x"]},
+        {"new": False},
+    ],
 )
-def test_what_is_no_edit_of_the_product_is_refused(change: dict[str, str]) -> None:
-    """The kit itself, no change at all, an unknown member."""
+def test_what_is_no_edit_of_the_product_is_refused(change: Mapping[str, object]) -> None:
+    """The kit itself, no change at all, an unknown member, one that is no text."""
     with pytest.raises(CatalogueError):
         parse_controls(edit(**change))
 
@@ -151,6 +155,29 @@ def test_every_edit_finds_its_place_and_is_a_program(changed: Edit) -> None:
     text = changed.apply()
     if not changed.is_of_shim:
         compile(text, changed.file, "exec")
+
+
+def test_a_build_that_is_cut_off_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else half a shim would be planted from then on, which turns clauses red as if it were the fault."""
+    whole, copy = b"a whole shim", shutil.copy
+
+    def build(crate: Path, target: Path, *_: str) -> None:
+        del crate
+        (target / "release").mkdir(parents=True, exist_ok=True)
+        (target / "release" / "locald-shim").write_bytes(whole)
+
+    def cut_off(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inputs, "build_crate", build)
+    name, changed = next((name, edit) for name, edit in EDITS.items() if edit.is_of_shim)
+    monkeypatch.setattr(shutil, "copy", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        find_edited(name, changed, tmp_path)
+    monkeypatch.setattr(shutil, "copy", copy)
+
+    assert find_edited(name, changed, tmp_path).read_bytes() == whole
 
 
 def test_every_control_is_claimed() -> None:

@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 
 import vms
 from conformance import __main__ as command
-from conformance.clauses import read_catalogue
-from conformance.controls import Control
+from conformance.clauses import find_modal, find_tests, read_catalogue
+from conformance.controls import Control, claims, read_controls
 from conformance.provenance import describe_kit
-from conformance.release.gate import POLICY, Case, Host, Policy, PolicyError, find_faults, read_policy
+from conformance.release.case import Case, Host
+from conformance.release.commands import VALID_DAYS
+from conformance.release.gate import find_faults
+from conformance.release.policy import POLICY, Policy, PolicyError, read_policy
 from conformance.release.statement import (
     PAYLOAD_TYPE,
     PREDICATE_TYPE,
@@ -31,17 +34,19 @@ from conformance.release.statement import (
     read_public_key,
     sign,
 )
-from conformance.report import Json, make_profile
+from conformance.report import HostState, Json, ProfileRun, TestRecord, make_profile
+from conformance.runtimes import find_modes
 from conformance.verdicts import Outcome
 from conformance.waivers import Waiver
+from tests.unit.conformance import samples
 from tests.unit.conformance.samples import (
     CATALOGUE,
     GREEN,
     KIT,
     SHIM,
+    account,
     as_bytes,
     digest,
-    make_report,
     make_wheel,
     proof,
     record,
@@ -51,7 +56,11 @@ from tests.unit.conformance.samples import (
 NOW = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
 EXPIRES = "2026-12-01T00:00:00Z"
 LAST_DAY = datetime.date(2026, 11, 23)
+KIT_DIRECTORY = Path(command.__file__).parent
+# As a clone has it, whatever this tree is in.
+COMMITTED = {"revision": "f" * 40, "dirty": False}
 Change = Callable[[Json], None]
+FACTS = {"fact": vms.Fact("fact", "so it is", "root", ("/bin/is", "so"))}
 
 
 def write_keys(directory: Path, name: str) -> tuple[Path, Path]:
@@ -78,6 +87,15 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_keys(tmp_path_factory.mktemp("keys"), "good")
 
 
+def make_report(
+    *runs: ProfileRun, waivers: tuple[Waiver, ...] = (), controls: tuple[Json, ...] | None = None
+) -> Json:
+    """Return the report of these runs, or of one green one, with a good account of planted faults."""
+    return samples.make_report(
+        *runs, waivers=waivers, controls=(account(),) if controls is None else controls
+    )
+
+
 def make_case(
     report: Json, keys: tuple[Path, Path], *, expires: str = EXPIRES, waivers: tuple[Waiver, ...] = ()
 ) -> Case:
@@ -93,17 +111,19 @@ def make_case(
         envelope=sign(make_statement(report, content, expires=expires, rendered=rendered), keys[0]),
         keys=(read_public_key(keys[1]),),
         catalogue=CATALOGUE,
+        tests={f"test_a.py::test_{name}": (name,) for name in CATALOGUE},
+        modal=frozenset(),
         waivers=waivers,
         controls={
             name: Control(name, "says", hosts=hosts)
             for name, hosts in (("always-fails", ("*",)), ("of-others", ("vm",)))
         },
         hosts={
-            "local": Host((), frozenset({"fact"}), boxed=False),
-            "vm": Host((), frozenset({"fact"}), boxed=True),
+            "local": Host((), FACTS, boxed=False),
+            "vm": Host((), FACTS, boxed=True),
         },
         kit_sha256=KIT,
-        policy=Policy(("local",), 14, controls_required=False),
+        policy=Policy(("local",), 14),
         now=NOW,
     )
 
@@ -209,6 +229,20 @@ BAD_REPORTS: dict[str, tuple[Json, str]] = {
     "host changed": (
         make_report(run(*GREEN, errors=("the host was changed: accounts - x",))),
         "an error of the run: the host was changed",
+    ),
+    "host changed silently": (
+        make_report(run(*GREEN, host=HostState({"setuid": []}, {"setuid": ["/usr/bin/evil"]}))),
+        "profile local: the host was changed: setuid + /usr/bin/evil",
+    ),
+    "used before": (
+        changed(set_in("subject", "reused", "it was up")),
+        "its machine was up before the run",
+    ),
+    "kit of no commit": (changed(lambda profile: profile["kit"].pop("revision")), "the kit names no commit"),
+    "kit that may be changed": (changed(lambda profile: profile["kit"].pop("dirty")), "the kit had changes"),
+    "no evidence": (
+        make_report(run(*GREEN[1:], record("AB-001", Outcome.PASSED, evidence=()))),
+        "AB-001: passed without evidence: conformance/test_a.py::test_AB-001",
     ),
     "planted": (
         make_report(run(*GREEN, subject={"planted": "always-succeeds"})),
@@ -316,50 +350,89 @@ def test_a_host_is_what_its_profile_asks_of_it(keys: tuple[Path, Path]) -> None:
         hosts = {} if host is None else {name: host}
         return find_faults(replace(case, hosts=hosts, policy=replace(case.policy, profiles=(name,))))
 
-    assert faults_of("local", Host((), frozenset({"fact", "enforcing"}), boxed=False)) == [
+    more = {**FACTS, "enforcing": FACTS["fact"]}
+    assert faults_of("local", Host((), more, boxed=False)) == [
         "profile local: INVALID: not looked at before the clauses: enforcing",
         "profile local: INVALID: not looked at after the clauses: enforcing",
     ]
-    assert faults_of("vm", Host((), frozenset({"fact"}), boxed=True)) == [
-        "profile vm: it does not say the digest of its box"
+    refuses = {"fact": replace(FACTS["fact"], exit_code=None)}
+    assert faults_of("local", Host((), refuses, boxed=False)) == [
+        "profile local: INVALID: proven before the clauses by an exit code 0: fact",
+        "profile local: INVALID: proven after the clauses by an exit code 0: fact",
     ]
-    assert faults_of("vm", None) == ["profile vm: no host of this tree has this name"]
+    assert "profile vm: it does not say the digest of its box" in faults_of("vm", Host((), FACTS, boxed=True))
+    assert "profile vm: no host of this tree has this name" in faults_of("vm", None)
 
 
-def test_the_planted_faults_are_judged_where_they_are_in_the_report(keys: tuple[Path, Path]) -> None:
-    """Of the same wheel, every claim of this tree kept; required only where the policy says so."""
-    account: Json = {
-        "schema": "locald-conformance-controls/1",
-        "profile": "local",
-        "wheel_sha256": digest(make_wheel()),
-        "missed": [],
-        "unproven": [],
-        "verdicts": {"always-fails": dict.fromkeys(CATALOGUE, "FAIL")},
-    }
+def test_a_clause_is_judged_by_this_trees_tests(keys: tuple[Path, Path]) -> None:
+    """By all that name it and nothing else, in each mode of the host, with evidence."""
+    case = make_case(make_report(), keys)
 
     def faults_of(**changes: Any) -> list[str]:
-        return find_faults(make_case(make_report(controls=account | changes), keys))
+        return find_faults(replace(case, **changes))
 
-    assert faults_of() == []
-    assert faults_of(wheel_sha256="0" * 64) == ["planted faults: planted in another wheel"]
-    assert faults_of(profile="elsewhere") == ["planted faults: planted on no host of this tree: elsewhere"]
-    # An account of some clauses only, which found nothing unproven among them.
+    more = {**case.tests, "test_b.py::test_too": ("AB-001",)}
+    assert faults_of(tests=more) == ["profile local: AB-001: not judged by test_b.py::test_too"]
+    less = {name: named for name, named in case.tests.items() if named != ("AB-001",)}
+    assert faults_of(tests=less) == [
+        "profile local: AB-001: judged by what is no test of it: test_a.py::test_AB-001"
+    ]
+    both = frozenset({"test_a.py::test_AB-002"})
+    assert faults_of(modal=both) == [
+        "profile local: AB-002: test_a.py::test_AB-002 did not run in the mode direct, mapped"
+    ]
+    direct = {"local": Host(("no-user-namespaces",), FACTS, boxed=False)}
+    node = "conformance/test_a.py::test_AB-002[init-direct]"
+    named = make_case(changed(set_in("clauses", 1, "tests", 0, "node", node)), keys)
+    assert find_faults(replace(named, modal=both, hosts=direct)) == []
+    assert find_faults(replace(named, modal=both)) == [
+        "profile local: AB-002: test_a.py::test_AB-002 did not run in the mode mapped"
+    ]
+
+
+def test_the_planted_faults_are_judged(keys: tuple[Path, Path]) -> None:
+    """Of the same wheel, by this kit, not long ago; every claim of this tree, and every clause."""
+
+    def faults_of(**changes: Any) -> list[str]:
+        return find_faults(make_case(make_report(controls=(account(**changes),)), keys))
+
+    assert faults_of(wheel_sha256="0" * 64) == ["planted faults: local: it is about another wheel"]
+    (fault,) = faults_of(kit={"sha256": "0" * 64})
+    assert fault.startswith("planted faults: local: another kit judged")
+    assert faults_of(kit={"sha256": KIT}) == ["planted faults: local: the kit names no commit"]
+    (fault,) = faults_of(finished="2026-11-01T00:00:00Z")
+    assert fault.startswith("planted faults: local: expired: it finished on 2026-11-01")
+    assert faults_of(profile="elsewhere") == ["planted faults: elsewhere: no host of this tree has this name"]
     assert faults_of(verdicts={"always-fails": {"AB-001": "FAIL", "AB-002": "PASS"}}) == [
-        "planted faults: always-fails did not turn AB-002 red",
-        "planted faults: always-fails did not turn CD-003 red",
+        "planted faults: local: always-fails did not turn AB-002 red",
+        "planted faults: 1 claims untried: CD-003 of always-fails",
         "planted faults: 2 clauses unproven: AB-002, CD-003",
     ]
-    # A fault that can be seen on some hosts only is missed there, and nowhere else.
+    red = dict.fromkeys(CATALOGUE, "FAIL")
+    assert faults_of(verdicts={"always-fails": red, "strange": red}) == [
+        "planted faults: local: 1 faults are not this tree's: strange"
+    ]
+    (fault,) = find_faults(make_case(make_report(controls=()), keys))
+    assert "no account of them" in fault
+
+
+def test_a_fault_is_planted_where_it_can_be_seen(keys: tuple[Path, Path]) -> None:
+    """What one host of the policy cannot show has to be shown on another that can; together the accounts are whole."""
     claimed = {
         name: replace(each, controls=("always-fails", "of-others")) for name, each in CATALOGUE.items()
     }
-    for profile, missed in (("local", 0), ("vm", len(CATALOGUE))):
-        case = make_case(make_report(controls=account | {"profile": profile}), keys)
-        found = find_faults(replace(case, catalogue=claimed))
-        assert found == [f"planted faults: of-others did not turn {name} red" for name in CATALOGUE][:missed]
-    strict = Policy(("local",), 14, controls_required=True)
-    (fault,) = find_faults(replace(make_case(make_report(), keys), policy=strict))
-    assert "no account of them" in fault
+
+    def faults_of(profiles: tuple[str, ...], *accounts: Json) -> list[str]:
+        case = make_case(make_report(controls=accounts), keys)
+        found = find_faults(replace(case, catalogue=claimed, policy=replace(case.policy, profiles=profiles)))
+        return [fault for fault in found if fault.startswith("planted")]
+
+    assert faults_of(("local",), account()) == []
+    assert faults_of(("local", "vm"), account()) == [
+        "planted faults: 3 claims untried: AB-001 of of-others, AB-002 of of-others, CD-003 of of-others"
+    ]
+    there = account(profile="vm", verdicts={"of-others": dict.fromkeys(CATALOGUE, "FAIL")})
+    assert faults_of(("local", "vm"), account(), there) == []
 
 
 @functools.cache
@@ -443,43 +516,83 @@ def test_the_policy_of_releases_is_in_order(tmp_path: Path) -> None:
             read_policy(path)
 
 
+def judge_all(profile: str) -> list[TestRecord]:
+    """Return a pass of every test of this tree that judges something of that host, in each of its modes."""
+    catalogue, traits, modal = read_catalogue(), vms.read(profile).traits, find_modal(KIT_DIRECTORY)
+    return [
+        replace(record(name, Outcome.PASSED), node=f"conformance/{test}{mode}")
+        for test, named in find_tests(KIT_DIRECTORY).items()
+        for name in named
+        if catalogue[name].applies_to(profile, traits)
+        for mode in ([f"[{mode}]" for mode in find_modes(traits)] if test in modal else [""])
+    ]
+
+
+def make_whole(profile: str, finished: str) -> Json:
+    """Return the part of a report in which that host, with all that this tree asks of it, is green."""
+    traits = vms.read(profile).traits
+    proofs = tuple(
+        replace(proof(), name=fact.id, exit_code=1 if fact.exit_code is None else fact.exit_code)
+        for fact in vms.list_facts(vms.read(profile))
+    )
+    kit = {**describe_kit(), **COMMITTED}
+    told = run(*judge_all(profile), profile=profile, traits=traits, kit=kit, finished=finished)
+    boxed = {"box": "debian12", "box_sha256": "e" * 64} if profile != "local" else {}
+    told = replace(told, before=proofs, after=proofs, subject={**told.subject, **boxed})
+    return make_profile(told, read_catalogue(), ())
+
+
+def plant_all(profile: str, finished: str) -> Json:
+    """Return an account of that host by which each fault was seen by every clause that claims it there."""
+    catalogue, traits = read_catalogue(), vms.read(profile).traits
+    verdicts = {
+        name: dict.fromkeys(claims(catalogue, control, profile, traits), "FAIL")
+        for name, control in read_controls().items()
+    }
+    kit = {**describe_kit(), **COMMITTED}
+    return account(profile=profile, started=finished, finished=finished, kit=kit, verdicts=verdicts)
+
+
 @pytest.mark.spawns
 def test_the_verbs_from_report_to_gate(
     tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Merge, sign, gate, as they are typed, with this tree's own catalogue and kit; then one byte is changed."""
-    catalogue = read_catalogue()
-    kit = {key: value for key, value in describe_kit().items() if key != "dirty"}
-    paths = []
+    now = datetime.datetime.now(datetime.UTC)
+    finished = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    paths, accounts = [], []
     for profile in ("local", "debian12-selinux"):
-        traits = vms.read(profile).traits
-        names = [name for name in catalogue if catalogue[name].applies_to(profile, traits)]
-        tests = [record(name, Outcome.PASSED) for name in names]
-        finished = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        proofs = tuple(replace(proof(), name=fact.id) for fact in vms.list_facts(vms.read(profile)))
-        told = run(*tests, profile=profile, traits=traits, kit=kit, finished=finished)
-        boxed = {"box": "debian12", "box_sha256": "e" * 64} if profile != "local" else {}
-        told = replace(told, before=proofs, after=proofs, subject={**told.subject, **boxed})
-        made = make_profile(told, catalogue, ())
         paths.append(tmp_path / profile / "report.json")
         paths[-1].parent.mkdir()
-        paths[-1].write_bytes(as_bytes({**make_report(), "profiles": [made]}))
+        paths[-1].write_bytes(
+            as_bytes({**samples.make_report(), "profiles": [make_whole(profile, finished)]})
+        )
+        accounts.append(paths[-1].with_name("controls.json"))
+        accounts[-1].write_text(json.dumps(plant_all(profile, finished)))
     wheel, policy, joined = tmp_path / "x.whl", tmp_path / "policy.toml", tmp_path / "joined"
     wheel.write_bytes(make_wheel())
-    policy.write_text(
-        'max_age_days = 1\nprofiles = ["local", "debian12-selinux"]\ncontrols_required = false\n'
-    )
+    policy.write_text('max_age_days = 1\nprofiles = ["local", "debian12-selinux"]\n')
     report = joined / "report.json"
     gate = ["gate", str(wheel), str(report), f"--key={keys[1]}", f"--policy={policy}"]
 
-    assert command.main(["merge", *map(str, paths), "-o", str(joined)]) == 0
-    assert command.main(["merge", *map(str, paths), str(paths[0]), "-o", str(joined)]) == 1
+    merge = ["merge", *map(str, paths), "-o", str(joined), "--controls", *map(str, accounts)]
+
+    assert command.main(merge) == 0
+    assert command.main(["merge", str(paths[0]), *merge[1:]]) == 1
     assert "two results of the profile local" in capsys.readouterr().err
     assert command.main(gate) == 1
     assert "release-gate: unsigned" in capsys.readouterr().out
     assert command.main(["sign", str(report), f"--key={keys[0]}"]) == 0
     assert command.main(gate) == 0
-    assert "release-gate: PASS: x.whl on local, debian12-selinux" in capsys.readouterr().out
+    assert "release-gate: PASS: x.whl on local, debian12-selinux\n" in capsys.readouterr().out
+    later = now + datetime.timedelta(days=VALID_DAYS + 1)
+    assert command.main([*gate, f"--at={later:%Y-%m-%dT%H:%M:%SZ}"]) == 1
+    assert "release-gate: expired: the statement counted until" in capsys.readouterr().out
+    assert command.main([*gate, f"--at={finished}"]) == 0
+    assert f"debian12-selinux, as of {finished}\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.main([*gate, "--at=yesterday"])
+    assert "yesterday: not a time such as 2026-11-30T12:00:00Z" in capsys.readouterr().err
     assert {path.name for path in joined.iterdir()} == {
         "report.json",
         "report.intoto.json",

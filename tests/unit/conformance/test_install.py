@@ -77,6 +77,22 @@ def test_wheels_are_those_of_the_guests_python(tmp_path: Path) -> None:
     assert "/usr/bin/python3.13 -m venv" in guest.scripts
 
 
+def test_every_worker_has_a_home(tmp_path: Path) -> None:
+    """Of each user, however many workers a run will have: a test without one is red as if the product were."""
+    guest = Guest("")
+    wheel = tmp_path / "locald.whl"
+    wheel.write_bytes(make_wheel())
+
+    product = install.Product(wheel, None)
+    install.install(guest, product, tmp_path, ("plain",), debian=False, workers=12)
+
+    homes = [line for line in guest.scripts.splitlines() if "/homes/plain-" in line]
+    assert [line.rpartition("-")[2] for line in homes] == [
+        *("main", "shared"),
+        *(f"gw{number}" for number in range(12)),
+    ]
+
+
 def test_a_guest_without_a_python_gets_the_shim(tmp_path: Path) -> None:
     """That of the wheel, setuid, with a policy; nothing of locald is run or asked."""
     guest = Guest("")

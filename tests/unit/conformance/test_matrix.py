@@ -13,7 +13,7 @@ import pytest
 
 from conformance import again, matrix
 from conformance.progress import State
-from conformance.release.gate import read_policy
+from conformance.release.policy import read_policy
 from conformance.report_files import read_report
 from tests.unit.conformance.fake_machine import PLUGIN
 from tests.unit.conformance.samples import make_wheel

@@ -1,12 +1,12 @@
 """A planted run: its verdicts come from its own report, never from an earlier one's, and no report is an error."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import vms
 from conformance import planted
 from conformance.planted import NoReport, Planted
 
@@ -20,16 +20,20 @@ def machine(place: Path, jobs: int = 2) -> Planted:
     return Planted("local", "a-fault", Path("a.whl"), place, jobs, 60)
 
 
-def instead(monkeypatch: pytest.MonkeyPatch, *, leaves: Path | None) -> list[list[str]]:
+def instead(
+    monkeypatch: pytest.MonkeyPatch, *, leaves: Path | None, end: Exception | None = None
+) -> list[list[str]]:
     """Let no pytest be started; one may leave a report. Return the command lines."""
     called = []
 
     def run(command: list[str], **_: Any) -> None:
+        if isinstance(end, Exception):
+            raise end
         called.append(command)
         if leaves is not None:
             leaves.write_text(json.dumps(REPORT))
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr("vms.process.run", run)
     return called
 
 
@@ -55,6 +59,13 @@ def test_an_earlier_report_is_not_taken_for_this_runs(
     (tmp_path / "report.json").write_text(json.dumps(REPORT))
     instead(monkeypatch, leaves=None)
     with pytest.raises(NoReport, match=r"a-fault: no report; see .*pytest\.log"):
+        machine(tmp_path).run("*")
+
+
+def test_one_that_hangs_gives_no_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ended with all its workers (vms.process), and told by what was planted."""
+    instead(monkeypatch, leaves=None, end=vms.CommandTimedOut(["pytest"], 60))
+    with pytest.raises(NoReport, match=r"a-fault: not done after 60 s; see .*pytest\.log"):
         machine(tmp_path).run("*")
 
 

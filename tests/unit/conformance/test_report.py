@@ -12,11 +12,28 @@ import pytest
 from conformance.rendering.junit import make_junit
 from conformance.rendering.page import make_page
 from conformance.rendering.summary import describe_time, summarise
-from conformance.report import SCHEMA, HostState, Json, ReportError, join_reports, make_profile, merge_report
+from conformance.report import (
+    SCHEMA,
+    HostState,
+    ReportError,
+    add_accounts,
+    join_reports,
+    make_profile,
+    merge_report,
+)
 from conformance.report_files import SCHEMA_FILE, parse_report, read_report, write_profile
 from conformance.verdicts import Outcome
 from conformance.waivers import Waiver
-from tests.unit.conformance.samples import CATALOGUE, GREEN, as_bytes, make_report, piece, record, run
+from tests.unit.conformance.samples import (
+    CATALOGUE,
+    GREEN,
+    account,
+    as_bytes,
+    make_report,
+    piece,
+    record,
+    run,
+)
 
 
 def test_green_needs_every_must() -> None:
@@ -105,13 +122,20 @@ def test_profiles_are_merged_by_run(tmp_path: Path) -> None:
 
 def test_reports_of_several_machines_are_joined() -> None:
     """Each brings its profiles; the join is as green as all of them; the account of the controls comes along."""
-    account = {"schema": "locald-conformance-controls/1", "verdicts": {}}
-    local = make_report(run(*GREEN), controls=account)
+    local = make_report(run(*GREEN), controls=[account()])
     other = make_report(run(*GREEN[:1], profile="debian12-selinux"))
     joined = join_reports([local, other], "joined")
 
     assert [entry["profile"] for entry in joined["profiles"]] == ["debian12-selinux", "local"]
-    assert (joined["run"], joined["green"], joined["controls"]) == ("joined", False, account)
+    assert (joined["run"], joined["green"], joined["controls"]) == ("joined", False, [account()])
+
+
+def test_accounts_of_several_hosts_are_joined() -> None:
+    """One a host, by name; the same again is none more, and another of the same host is refused."""
+    first, second = make_report(controls=[account(profile="vm")]), account()
+    assert add_accounts(first, [second, account(profile="vm")])["controls"] == [second, account(profile="vm")]
+    with pytest.raises(ReportError, match="two accounts of the faults planted on vm"):
+        add_accounts(first, [account(profile="vm", unproven=["AB-001"])])
 
 
 def test_what_does_not_belong_together_is_not_joined() -> None:
@@ -196,14 +220,12 @@ def test_the_summary_shows_matrix_and_reproducer() -> None:
 
 def test_the_summary_and_the_page_name_what_is_unproven() -> None:
     """A clause that no planted fault turned red is named in both, and a fault that was missed with its claim."""
-    account: Json = {
-        "schema": "locald-conformance-controls/1",
-        "profile": "local",
-        "missed": [{"control": "always-fails", "clause": "AB-001"}],
-        "unproven": ["AB-002", "CD-001"],
-        "verdicts": {"always-fails": {"AB-001": "PASS"}},
-    }
-    report = make_report(run(*GREEN), controls=account)
+    told = account(
+        missed=[{"control": "always-fails", "clause": "AB-001"}],
+        unproven=["AB-002", "CD-001"],
+        verdicts={"always-fails": {"AB-001": "PASS"}},
+    )
+    report = make_report(run(*GREEN), controls=[told])
 
     assert summarise(report)[-3:] == [
         "planted faults: 1 on local, 1 missed, 2 clauses unproven",
@@ -213,10 +235,11 @@ def test_the_summary_and_the_page_name_what_is_unproven() -> None:
     page = make_page(report)
     assert "<summary>1 missed</summary>AB-001 by always-fails</details>" in page
     assert "<summary>2 clauses unproven</summary>AB-002, CD-001</details>" in page
-    account |= {"missed": [], "unproven": []}
-    assert "1 planted, none missed, no clause unproven" in make_page(
-        make_report(run(*GREEN), controls=account)
-    )
+    others = [account(), account(profile="vm")]
+    page = make_page(make_report(run(*GREEN), controls=others))
+    for name in ("local", "vm"):
+        good = f"<dt>Planted faults on {name}</dt><dd>1 planted, none missed, no clause unproven"
+        assert good in page
 
 
 def test_a_second_boot_is_told() -> None:

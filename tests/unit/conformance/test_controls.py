@@ -17,6 +17,7 @@ from tests.shim.manual import read_rules
 from tests.unit.conformance.samples import CATALOGUE
 
 ROOT = Path(__file__).resolve().parents[3]
+IDLE = {"always-succeeds", "always-fails", "locald-succeeds"}
 REASONS = ROOT / "docs/decisions/0041-what-proves-a-clause.md"
 
 
@@ -184,6 +185,14 @@ def test_every_control_is_claimed() -> None:
     """What no clause claims is planted for nothing."""
     claimed = {name for clause in read_catalogue().values() for name in clause.controls}
     assert set(read_controls()) - claimed == set()
+
+
+def test_every_clause_has_a_fault_of_its_own() -> None:
+    """Beside programs that do nothing, which are red for a test that looks at an exit code alone."""
+    told = REASONS.read_text("utf-8").split("\n## Shown by what does nothing only\n")[1].split("\n## ")[0]
+    weak = {clause.id for clause in read_catalogue().values() if set(clause.controls) <= IDLE}
+
+    assert weak == set(re.findall(r"^- `([^`]+)`: ", told, re.MULTILINE))
 
 
 def test_every_rule_is_planted_and_claimed_or_the_reason_is_told() -> None:

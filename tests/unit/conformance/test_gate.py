@@ -10,18 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 import vms
-from conformance import __main__ as command
-from conformance.clauses import find_modal, find_tests, read_catalogue
-from conformance.controls import Control, claims, read_controls
-from conformance.provenance import describe_kit
+from conformance.controls import Control
 from conformance.release.case import Case, Host
-from conformance.release.commands import VALID_DAYS
 from conformance.release.gate import find_faults
 from conformance.release.policy import POLICY, Policy, PolicyError, read_policy
 from conformance.release.statement import (
@@ -34,11 +28,11 @@ from conformance.release.statement import (
     read_public_key,
     sign,
 )
-from conformance.report import HostState, Json, ProfileRun, TestRecord, make_profile
-from conformance.runtimes import find_modes
+from conformance.report import HostState, Json, ProfileRun
 from conformance.verdicts import Outcome
 from conformance.waivers import Waiver
 from tests.unit.conformance import samples
+from tests.unit.conformance.release_keys import write_keys
 from tests.unit.conformance.samples import (
     CATALOGUE,
     GREEN,
@@ -56,35 +50,8 @@ from tests.unit.conformance.samples import (
 NOW = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
 EXPIRES = "2026-12-01T00:00:00Z"
 LAST_DAY = datetime.date(2026, 11, 23)
-KIT_DIRECTORY = Path(command.__file__).parent
-# As a clone has it, whatever this tree is in.
-COMMITTED = {"revision": "f" * 40, "dirty": False}
 Change = Callable[[Json], None]
 FACTS = {"fact": vms.Fact("fact", "so it is", "root", ("/bin/is", "so"))}
-
-
-def write_keys(directory: Path, name: str) -> tuple[Path, Path]:
-    """Make a key pair; return the private and the public file."""
-    directory.mkdir(parents=True, exist_ok=True)
-    private = Ed25519PrivateKey.generate()
-    secret, public = directory / f"{name}.key", directory / f"{name}.pem"
-    secret.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    public.write_bytes(
-        private.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
-    return secret, public
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The key pair that the gate trusts."""
-    return write_keys(tmp_path_factory.mktemp("keys"), "good")
 
 
 def make_report(
@@ -514,102 +481,3 @@ def test_the_policy_of_releases_is_in_order(tmp_path: Path) -> None:
         path.write_text(broken)
         with pytest.raises(PolicyError, match=str(path)):
             read_policy(path)
-
-
-def judge_all(profile: str) -> list[TestRecord]:
-    """Return a pass of every test of this tree that judges something of that host, in each of its modes."""
-    catalogue, traits, modal = read_catalogue(), vms.read(profile).traits, find_modal(KIT_DIRECTORY)
-    return [
-        replace(record(name, Outcome.PASSED), node=f"conformance/{test}{mode}")
-        for test, named in find_tests(KIT_DIRECTORY).items()
-        for name in named
-        if catalogue[name].applies_to(profile, traits)
-        for mode in ([f"[{mode}]" for mode in find_modes(traits)] if test in modal else [""])
-    ]
-
-
-def make_whole(profile: str, finished: str) -> Json:
-    """Return the part of a report in which that host, with all that this tree asks of it, is green."""
-    traits = vms.read(profile).traits
-    proofs = tuple(
-        replace(proof(), name=fact.id, exit_code=1 if fact.exit_code is None else fact.exit_code)
-        for fact in vms.list_facts(vms.read(profile))
-    )
-    kit = {**describe_kit(), **COMMITTED}
-    told = run(*judge_all(profile), profile=profile, traits=traits, kit=kit, finished=finished)
-    boxed = {"box": "debian12", "box_sha256": "e" * 64} if profile != "local" else {}
-    told = replace(told, before=proofs, after=proofs, subject={**told.subject, **boxed})
-    return make_profile(told, read_catalogue(), ())
-
-
-def plant_all(profile: str, finished: str) -> Json:
-    """Return an account of that host by which each fault was seen by every clause that claims it there."""
-    catalogue, traits = read_catalogue(), vms.read(profile).traits
-    verdicts = {
-        name: dict.fromkeys(claims(catalogue, control, profile, traits), "FAIL")
-        for name, control in read_controls().items()
-    }
-    kit = {**describe_kit(), **COMMITTED}
-    return account(profile=profile, started=finished, finished=finished, kit=kit, verdicts=verdicts)
-
-
-@pytest.mark.spawns
-def test_the_verbs_from_report_to_gate(
-    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Merge, sign, gate, as they are typed, with this tree's own catalogue and kit; then one byte is changed."""
-    now = datetime.datetime.now(datetime.UTC)
-    finished = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    paths, accounts = [], []
-    for profile in ("local", "debian12-selinux"):
-        paths.append(tmp_path / profile / "report.json")
-        paths[-1].parent.mkdir()
-        paths[-1].write_bytes(
-            as_bytes({**samples.make_report(), "profiles": [make_whole(profile, finished)]})
-        )
-        accounts.append(paths[-1].with_name("controls.json"))
-        accounts[-1].write_text(json.dumps(plant_all(profile, finished)))
-    wheel, policy, joined = tmp_path / "x.whl", tmp_path / "policy.toml", tmp_path / "joined"
-    wheel.write_bytes(make_wheel())
-    policy.write_text('max_age_days = 1\nprofiles = ["local", "debian12-selinux"]\n')
-    report = joined / "report.json"
-    gate = ["gate", str(wheel), str(report), f"--key={keys[1]}", f"--policy={policy}"]
-
-    merge = ["merge", *map(str, paths), "-o", str(joined), "--controls", *map(str, accounts)]
-
-    assert command.main(merge) == 0
-    assert command.main(["merge", str(paths[0]), *merge[1:]]) == 1
-    assert "two results of the profile local" in capsys.readouterr().err
-    assert command.main(gate) == 1
-    assert "release-gate: unsigned" in capsys.readouterr().out
-    assert command.main(["sign", str(report), f"--key={keys[0]}"]) == 0
-    assert command.main(gate) == 0
-    assert "release-gate: PASS: x.whl on local, debian12-selinux\n" in capsys.readouterr().out
-    later = now + datetime.timedelta(days=VALID_DAYS + 1)
-    assert command.main([*gate, f"--at={later:%Y-%m-%dT%H:%M:%SZ}"]) == 1
-    assert "release-gate: expired: the statement counted until" in capsys.readouterr().out
-    assert command.main([*gate, f"--at={finished}"]) == 0
-    assert f"debian12-selinux, as of {finished}\n" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        command.main([*gate, "--at=yesterday"])
-    assert "yesterday: not a time such as 2026-11-30T12:00:00Z" in capsys.readouterr().err
-    assert {path.name for path in joined.iterdir()} == {
-        "report.json",
-        "report.intoto.json",
-        "junit.xml",
-        "index.html",
-    }
-    page = joined / "index.html"
-    good = page.read_text("utf-8")
-    page.write_text(good.replace("Green", "green", 1), "utf-8")
-    assert command.main(gate) == 1
-    assert "index.html beside the report is not the one that was signed" in capsys.readouterr().out
-    page.write_text(good, "utf-8")
-    wheel.write_bytes(make_wheel()[:-1] + b"x")
-    assert command.main(gate) == 1
-    said = capsys.readouterr().out.splitlines()
-    assert said[-1].startswith("release-gate: REFUSED: ")
-    assert "release-gate: profile local: it is about another wheel" in said
-    report.write_text("{")
-    assert command.main(gate) == 1
-    assert command.main(["gate", str(wheel), str(tmp_path / "none"), f"--key={keys[1]}"]) == 2

@@ -1,0 +1,130 @@
+"""merge, sign and gate as they are typed, with this tree's own catalogue, tests, profiles and faults."""
+
+import datetime
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import vms
+from conformance import __main__ as command
+from conformance.clauses import find_modal, find_tests, read_catalogue
+from conformance.controls import claims, read_controls
+from conformance.provenance import describe_kit
+from conformance.release.commands import VALID_DAYS
+from conformance.report import Json, TestRecord, make_profile
+from conformance.runtimes import find_modes
+from conformance.verdicts import Outcome
+from tests.unit.conformance import samples
+from tests.unit.conformance.samples import (
+    account,
+    as_bytes,
+    make_wheel,
+    proof,
+    record,
+    run,
+)
+
+KIT_DIRECTORY = Path(command.__file__).parent
+# As a clone has it, whatever this tree is in.
+COMMITTED = {"revision": "f" * 40, "dirty": False}
+
+
+def judge_all(profile: str) -> list[TestRecord]:
+    """Return a pass of every test of this tree that judges something of that host, in each of its modes."""
+    catalogue, traits, modal = read_catalogue(), vms.read(profile).traits, find_modal(KIT_DIRECTORY)
+    return [
+        replace(record(name, Outcome.PASSED), node=f"conformance/{test}{mode}")
+        for test, named in find_tests(KIT_DIRECTORY).items()
+        for name in named
+        if catalogue[name].applies_to(profile, traits)
+        for mode in ([f"[{mode}]" for mode in find_modes(traits)] if test in modal else [""])
+    ]
+
+
+def make_whole(profile: str, finished: str) -> Json:
+    """Return the part of a report in which that host, with all that this tree asks of it, is green."""
+    traits = vms.read(profile).traits
+    proofs = tuple(
+        replace(proof(), name=fact.id, exit_code=1 if fact.exit_code is None else fact.exit_code)
+        for fact in vms.list_facts(vms.read(profile))
+    )
+    kit = {**describe_kit(), **COMMITTED}
+    told = run(*judge_all(profile), profile=profile, traits=traits, kit=kit, finished=finished)
+    boxed = {"box": "debian12", "box_sha256": "e" * 64} if profile != "local" else {}
+    told = replace(told, before=proofs, after=proofs, subject={**told.subject, **boxed})
+    return make_profile(told, read_catalogue(), ())
+
+
+def plant_all(profile: str, finished: str) -> Json:
+    """Return an account of that host by which each fault was seen by every clause that claims it there."""
+    catalogue, traits = read_catalogue(), vms.read(profile).traits
+    verdicts = {
+        name: dict.fromkeys(claims(catalogue, control, profile, traits), "FAIL")
+        for name, control in read_controls().items()
+    }
+    kit = {**describe_kit(), **COMMITTED}
+    return account(profile=profile, started=finished, finished=finished, kit=kit, verdicts=verdicts)
+
+
+@pytest.mark.spawns
+def test_the_verbs_from_report_to_gate(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Merge, sign, gate, as they are typed, with this tree's own catalogue and kit; then one byte is changed."""
+    now = datetime.datetime.now(datetime.UTC)
+    finished = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    paths, accounts = [], []
+    for profile in ("local", "debian12-selinux"):
+        paths.append(tmp_path / profile / "report.json")
+        paths[-1].parent.mkdir()
+        paths[-1].write_bytes(
+            as_bytes({**samples.make_report(), "profiles": [make_whole(profile, finished)]})
+        )
+        accounts.append(paths[-1].with_name("controls.json"))
+        accounts[-1].write_text(json.dumps(plant_all(profile, finished)))
+    wheel, policy, joined = tmp_path / "x.whl", tmp_path / "policy.toml", tmp_path / "joined"
+    wheel.write_bytes(make_wheel())
+    policy.write_text('max_age_days = 1\nprofiles = ["local", "debian12-selinux"]\n')
+    report = joined / "report.json"
+    gate = ["gate", str(wheel), str(report), f"--key={keys[1]}", f"--policy={policy}"]
+
+    merge = ["merge", *map(str, paths), "-o", str(joined), "--controls", *map(str, accounts)]
+
+    assert command.main(merge) == 0
+    assert command.main(["merge", str(paths[0]), *merge[1:]]) == 1
+    assert "two results of the profile local" in capsys.readouterr().err
+    assert command.main(gate) == 1
+    assert "release-gate: unsigned" in capsys.readouterr().out
+    assert command.main(["sign", str(report), f"--key={keys[0]}"]) == 0
+    assert command.main(gate) == 0
+    assert "release-gate: PASS: x.whl on local, debian12-selinux\n" in capsys.readouterr().out
+    later = now + datetime.timedelta(days=VALID_DAYS + 1)
+    assert command.main([*gate, f"--at={later:%Y-%m-%dT%H:%M:%SZ}"]) == 1
+    assert "release-gate: expired: the statement counted until" in capsys.readouterr().out
+    assert command.main([*gate, f"--at={finished}"]) == 0
+    assert f"debian12-selinux, as of {finished}\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.main([*gate, "--at=yesterday"])
+    assert "yesterday: not a time such as 2026-11-30T12:00:00Z" in capsys.readouterr().err
+    assert {path.name for path in joined.iterdir()} == {
+        "report.json",
+        "report.intoto.json",
+        "junit.xml",
+        "index.html",
+    }
+    page = joined / "index.html"
+    good = page.read_text("utf-8")
+    page.write_text(good.replace("Green", "green", 1), "utf-8")
+    assert command.main(gate) == 1
+    assert "index.html beside the report is not the one that was signed" in capsys.readouterr().out
+    page.write_text(good, "utf-8")
+    wheel.write_bytes(make_wheel()[:-1] + b"x")
+    assert command.main(gate) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("release-gate: REFUSED: ")
+    assert "release-gate: profile local: it is about another wheel" in said
+    report.write_text("{")
+    assert command.main(gate) == 1
+    assert command.main(["gate", str(wheel), str(tmp_path / "none"), f"--key={keys[1]}"]) == 2

@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conformance.guard import list_directories
@@ -50,6 +50,13 @@ class Count:
 COUNT = Count()
 
 
+@dataclass(frozen=True)
+class Process:
+    """A process in a snapshot: that it is there is compared, what it is called says whose it may be."""
+
+    words: str = field(compare=False)
+
+
 class Host:
     """The host as the tests see it, with canaries in it."""
 
@@ -84,7 +91,7 @@ class Host:
         for directory in LISTED:
             found |= read_directory(directory)
         for pid in processes_of(self._ids) if processes else ():
-            found[f"process {pid}"] = ""
+            found[f"process {pid}"] = Process(describe(pid))
         for path in self.canaries:
             found[f"canary {path}"] = read_canary(path)
         return found
@@ -172,23 +179,49 @@ def ids_of(callers: Iterable[Caller], table: Path) -> list[range]:
     return ids
 
 
-def processes_of(ids: Sequence[range]) -> Iterator[int]:
+def processes_of(ids: Sequence[range]) -> list[int]:
     """Find the processes that have one of `ids` among theirs; the shim keeps its caller's as the real one."""
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
+    ended: set[str] = set()
+    while True:
+        found, missed = [], set()
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
             # The owner of /proc/PID is root for what cannot be dumped: the shim.
-            if any(int(word) in span for word in read_uids(name) for span in ids):
-                yield int(name)
+            uids = read_uids(name)
+            if any(int(word) in span for word in uids for span in ids):
+                found.append(int(name))
+            if not uids:
+                missed.add(name)
+        # What ended since it was listed may have left a child that was not listed yet.
+        if missed <= ended:
+            return found
+        ended |= missed
 
 
 def read_uids(pid: str) -> list[str]:
-    """Return the real, effective, saved and file system uid of a process that is no zombie."""
-    status = Path("/proc", pid, "status").read_text()
+    """Return the real, effective, saved and file system uid of a process; none of one that has ended."""
+    try:
+        status = Path("/proc", pid, "status").read_text()
+    except OSError:
+        return []
     if "\nState:\tZ" in status:
         return []
     return status.split("\nUid:\t", 1)[1].split("\n", 1)[0].split()
+
+
+def describe(pid: int) -> str:
+    """Return the name of a process and those of its ancestors, the nearest first."""
+    names = []
+    while pid:
+        try:
+            status = Path("/proc", str(pid), "status").read_text()
+        except OSError:
+            names.append("(ended)")
+            break
+        names.append(f"{status.split()[1]} {pid}")
+        pid = int(status.split("\nPPid:\t", 1)[1].split("\n", 1)[0])
+    return " < ".join(names)
 
 
 def find_foreign(trees: Iterable[Path], owner: int) -> list[str]:

@@ -92,7 +92,36 @@ def test_a_process_is_seen_whichever_id_it_has(
     before = host.snapshot()
 
     with staying(uid) as pid:
-        assert host.differences(before, host.snapshot()) == [f"process {pid}: 'absent' -> ''"]
+        (found,) = host.differences(before, host.snapshot())
+        # That it is there, and what it is called.
+        assert found.startswith(
+            f"process {pid}: 'absent' -> Process(words='{Path(sys.executable).name[:5]}"
+        ), found
+
+
+def test_what_a_process_is_called_is_no_difference() -> None:
+    """A call of the shim becomes the payload under the same number."""
+    assert oracle.Process("locald-shim 7") == oracle.Process("sleep 7")
+
+
+def test_a_child_is_seen_whose_parent_ended_after_both_were_looked_for(
+    callers: dict[str, Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listing of /proc is older than the child, and the child's parent is gone when its own turn comes."""
+    uid = next(iter(callers.values())).uid
+    ids = [range(uid, uid + 1)]
+    read, left = oracle.read_uids, contextlib.ExitStack()
+    pids: list[int] = []
+
+    def read_late(pid: str) -> list[str]:
+        if not pids:
+            pids.append(left.enter_context(staying(uid)))
+            return []
+        return read(pid)
+
+    monkeypatch.setattr(oracle, "read_uids", read_late)
+    with left:
+        assert oracle.processes_of(ids) == pids
 
 
 def test_a_group_is_seen_in_every_hierarchy(host: oracle.Host) -> None:

@@ -51,6 +51,9 @@ PROGRAMS = (
     "/etc",
     "/run/locald-shim",
 )
+ROOT = 0
+# Where a caller can write: his images hold setuid files of his own, and what is root's there, somebody left.
+SCRATCH = ("/home", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # searched, not written to
 # Of what others mount and unmount, nothing can be said.
 OURS = ("locald", "kit-")
 
@@ -68,26 +71,35 @@ def find_accounts() -> list[str]:
     """Return who may do what: a digest of each file that says so."""
     found = []
     for name in ACCOUNTS:
-        with contextlib.suppress(OSError), open(f"/etc/{name}", "rb") as stream:
-            status = os.fstat(stream.fileno())
-            digest = hashlib.sha256(stream.read()).hexdigest()
-            found.append(f"{name} {status.st_uid}:{status.st_gid} {stat.filemode(status.st_mode)} {digest}")
+        with contextlib.suppress(OSError):
+            status = os.stat(f"/etc/{name}")
+            owner = f"{status.st_uid}:{status.st_gid}"
+            found.append(f"{name} {owner} {stat.filemode(status.st_mode)} {digest(f'/etc/{name}')}")
     return found
 
 
 def find_setuid() -> list[str]:
-    """Return every setuid or setgid program with its owner, mode and size."""
+    """Return every setuid or setgid program with its owner, mode and digest; in homes and the like root's only."""
     found = []
-    for top in PROGRAMS:
+    for top in (*PROGRAMS, *SCRATCH):
         for directory, _, files in os.walk(top):
             for name in files:
                 path = f"{directory}/{name}"
                 with contextlib.suppress(OSError):
                     status = os.lstat(path)
-                    if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
-                        owner = f"{status.st_uid}:{status.st_gid}"
-                        found.append(f"{path} {owner} {stat.filemode(status.st_mode)} {status.st_size}")
+                    if not stat.S_ISREG(status.st_mode) or not status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+                        continue
+                    if top in SCRATCH and status.st_uid != ROOT:
+                        continue
+                    owner = f"{status.st_uid}:{status.st_gid}"
+                    found.append(f"{path} {owner} {stat.filemode(status.st_mode)} {digest(path)}")
     return sorted(found)
+
+
+def digest(path: str) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as stream:
+        return hashlib.sha256(stream.read()).hexdigest()
 
 
 def find_devices() -> list[str]:

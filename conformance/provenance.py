@@ -1,8 +1,10 @@
 """What a verdict is tied to: the kit that judged, the wheel's bytes and the shim inside it."""
 
 import hashlib
+import lzma
 import zipfile
 import zlib
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +13,12 @@ from conformance.inputs import InputError, run_program
 
 ROOT: Final = Path(__file__).parent.parent
 TREES: Final = ("conformance", "vms")
+# What a fault is planted into: the package as it is, and the shim, which is built for it.
+PLANTED: Final = ("locald", "shim/src", "shim/.cargo", "shim/Cargo.toml", "shim/Cargo.lock", "shim/build.rs")
+# Who is trusted judges nothing: a key that is added or retired makes no other kit.
+KEYS: Final = "conformance/release/keys/"
+DAMAGED: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+MADE: Final = frozenset({"__pycache__", ".vagrant"})
 GIT_LIMIT_S: Final = 30
 
 
@@ -31,13 +39,27 @@ def describe_kit(root: Path = ROOT) -> dict[str, Any]:
     return kit
 
 
-def digest_files(root: Path = ROOT) -> str:
-    """Return one SHA-256 over names and contents of all files of the kit, whatever their order on disk."""
+def digest_files(root: Path = ROOT, trees: Sequence[str] = TREES) -> str:
+    """Return one SHA-256 over names and contents of all files of the kit, whatever their order on disk.
+
+    Args:
+        root: The tree of the project.
+        trees: Files and directories in it.
+
+    Raises:
+        InputError: One of them is not there, or holds no file.
+    """
     whole = hashlib.sha256()
-    for path in sorted(path for tree in TREES for path in (root / tree).rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if path.is_file() and not {"__pycache__", ".vagrant"} & set(path.parts):
-            whole.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n".encode())
+    for tree in sorted(trees):
+        top = root / tree
+        found = [top] if top.is_file() else [path for path in sorted(top.rglob("*")) if path.is_file()]
+        # Relative: what the tree lies in is no part of it.
+        files = {name: path for path in found if not MADE & set((name := path.relative_to(root)).parts)}
+        if not files:
+            raise InputError(f"{top}: no file of the kit")
+        for name, path in files.items():
+            if not name.as_posix().startswith(KEYS):
+                whole.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name.as_posix()}\n".encode())
     return whole.hexdigest()
 
 
@@ -69,7 +91,7 @@ def read_members(wheel: Path, pattern: str) -> list[tuple[str, bytes]]:
             names = [name for name in archive.namelist() if fnmatchcase(name, pattern)]
             return [(name, archive.read(name)) for name in names]
     # A damaged archive raises what its parts raise: a bad length, a bad deflate stream, an unknown codec.
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+    except (*DAMAGED, OSError, EOFError, RuntimeError, ValueError) as error:
         raise InputError(f"{wheel}: {error}") from error
 
 

@@ -12,7 +12,7 @@ from conformance.clauses import Catalogue, Clause
 from conformance.verdicts import Outcome, Verdict, is_green, reduce_attempts, reduce_clause
 from conformance.waivers import Waiver, find_waiver
 
-SCHEMA: Final = "locald-conformance-report/4"
+SCHEMA: Final = "locald-conformance-report/5"
 GONE: Final = "the guest was gone before the end of the run"
 
 Json = dict[str, Any]
@@ -236,7 +236,6 @@ def join_reports(reports: Sequence[Json], run_id: str, *, replace: bool = False)
             if name in profiles and not replace:
                 raise ReportError(f"two results of the profile {name}; --replace lets the later one stand")
             profiles[name] = entry
-    _refuse_a_mix(profiles.values())
     ordered = [profiles[name] for name in sorted(profiles)]
     joined: Json = {
         "schema": SCHEMA,
@@ -244,23 +243,33 @@ def join_reports(reports: Sequence[Json], run_id: str, *, replace: bool = False)
         "green": all(entry["green"] for entry in ordered),
         "profiles": ordered,
     }
-    return add_accounts(joined, accounts)
+    return add_accounts(joined, accounts, replace=replace)
 
 
-def add_accounts(report: Json, accounts: Sequence[Json]) -> Json:
+def add_accounts(report: Json, accounts: Sequence[Json], *, replace: bool = False) -> Json:
     """Return the report with what planted faults showed, an account a host; the same one again adds nothing.
 
+    Args:
+        report: Any report.
+        accounts: Of the same wheel, made by the same kit.
+        replace: Let a later account of a host stand in place of an earlier one.
+
     Raises:
-        ReportError: Two accounts of one host that differ.
+        ReportError: Two accounts of one host that differ, or any of another wheel or kit.
     """
     found: dict[str, Json] = {}
     for account in (*report.get("controls", ()), *accounts):
-        if found.setdefault(account["profile"], account) != account:
-            raise ReportError(f"two accounts of the faults planted on {account['profile']}")
+        name = account["profile"]
+        if found.get(name, account) != account and not replace:
+            raise ReportError(
+                f"two accounts of the faults planted on {name}; --replace lets the later one stand"
+            )
+        found[name] = account
+    _refuse_a_mix(report["profiles"], found.values())
     return report | ({"controls": [found[name] for name in sorted(found)]} if found else {})
 
 
-def _refuse_a_mix(profiles: Iterable[Json]) -> None:
+def _refuse_a_mix(profiles: Iterable[Json], accounts: Iterable[Json]) -> None:
     """Raise ReportError unless all results are about the same bytes, judged by the same kit."""
     seen: dict[str, dict[str, str]] = {"wheel": {}, "kit": {}, "runtime": {}}
     for entry in profiles:
@@ -270,6 +279,11 @@ def _refuse_a_mix(profiles: Iterable[Json]) -> None:
             seen["wheel"].setdefault(wheel, entry["profile"])
         if kit := entry["kit"].get("sha256"):
             seen["kit"].setdefault(kit, entry["profile"])
+    for account in accounts:
+        name = f"the account of {account['profile']}"
+        seen["wheel"].setdefault(account["wheel_sha256"], name)
+        if kit := account["kit"].get("sha256"):
+            seen["kit"].setdefault(kit, name)
     for what, found in seen.items():
         if len(found) > 1:
             parts = "; ".join(f"{profile} has {digest[:12]}" for digest, profile in found.items())

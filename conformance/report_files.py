@@ -7,11 +7,12 @@ A report comes from a machine that may have failed half-way, or from somebody el
 import contextlib
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jsonschema
 
@@ -38,17 +39,39 @@ def read_report(path: Path) -> Json:
     return parse_report(content, str(path))
 
 
+def parse_json(content: bytes, name: str) -> Any:
+    """Return what `content` says; `name` stands in the message of a refusal.
+
+    Raises:
+        ReportError: It is not JSON, or what another reader would take for something else.
+    """
+    try:
+        # Python reads NaN, numbers without end and doubled keys, which no other reader of JSON has to.
+        return json.loads(
+            content,
+            parse_constant=_refuse_constant,
+            parse_float=_read_number,
+            object_pairs_hook=_refuse_doubles,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"{name}: not JSON: {error}") from error
+
+
 def parse_report(content: bytes, name: str) -> Json:
     """Return the report that `content` is; `name` stands in the message of a refusal.
 
     Raises:
         ReportError: It is not JSON, or not what the schema says.
     """
-    try:
-        # Python reads NaN and doubled keys, which no other reader of JSON has to.
-        document = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_refuse_doubles)
-    except (ValueError, RecursionError) as error:
-        raise ReportError(f"{name}: not JSON: {error}") from error
+    return judge_report(parse_json(content, name), name)
+
+
+def judge_report(document: Any, name: str) -> Json:
+    """Return what was read, as a report.
+
+    Raises:
+        ReportError: It is not what the schema says.
+    """
     try:
         _validator().validate(document)
     except jsonschema.ValidationError as error:
@@ -80,14 +103,21 @@ def write_profile(directory: Path, profile: Json) -> Json:
 def write_report(directory: Path, report: Json) -> None:
     """Write report.json, junit.xml and index.html into `directory`, each renamed into place."""
     directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    _replace(directory / "report.json", text.encode(errors="backslashreplace"))
-    _replace(directory / "junit.xml", make_junit(report))
-    _replace(directory / "index.html", make_page(report).encode(errors="backslashreplace"))
+    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    replace_file(directory / "report.json", text.encode(errors="backslashreplace"))
+    replace_file(directory / "junit.xml", make_junit(report))
+    replace_file(directory / "index.html", make_page(report).encode(errors="backslashreplace"))
 
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON")
+
+
+def _read_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number")
+    return number
 
 
 def _refuse_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -104,7 +134,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it into it."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(content)
     aside.replace(path)

@@ -6,7 +6,7 @@ its run worthless, so the caller reports INVALID, never a skip.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vms import engines, watch
 from vms.deadline import Deadline
@@ -58,7 +58,8 @@ class Proof:
 
 def list_facts(profile: Profile) -> tuple[Fact, ...]:
     """Return everything that `prove` looks at, in its order."""
-    return (SEARCH, *profile.facts, *([watch.UNTOUCHED] if profile.watched else ()))
+    search = replace(SEARCH, command=tuple(engines.make_search(profile.allowed_engines)))
+    return (search, *profile.facts, *([watch.UNTOUCHED] if profile.watched else ()))
 
 
 def prove(guest: Guest) -> Proof:
@@ -68,13 +69,10 @@ def prove(guest: Guest) -> Proof:
         GuestLost: The guest did not answer; that is no statement about the profile.
     """
     profile = guest.profile
-    found = guest.run(
-        engines.make_search(profile.allowed_engines),
-        user="root",
-        deadline=Deadline.after(3 * FACT_LIMIT_S),
-    )
-    pieces = [judge(SEARCH, found, extra=found.stdout == b"", expected="nothing found")]
-    for fact in list_facts(profile)[1:]:
+    search, *facts = list_facts(profile)
+    found = guest.run(search.command, user=search.user, deadline=Deadline.after(3 * FACT_LIMIT_S))
+    pieces = [judge(search, found, extra=found.stdout == b"", expected="nothing found")]
+    for fact in facts:
         output = guest.run(
             fact.command,
             user=fact.user,

@@ -147,6 +147,7 @@ def main() -> int:
         "started": started,
         # At the start: what a person edits while it runs did not judge.
         "kit": provenance.describe_kit(),
+        "planted_sha256": provenance.digest_files(trees=provenance.PLANTED),
         "wheel_sha256": hashlib.sha256(arguments.wheel.read_bytes()).hexdigest(),
     }
     verdicts: dict[str, dict[str, str]] = {}

@@ -7,7 +7,7 @@ from typing import Any, Final
 from conformance.clauses import Catalogue, matches
 from conformance.controls import SCRIPTED, WRAPPED, Control, claims
 
-SCHEMA: Final = "locald-conformance-controls/2"
+SCHEMA: Final = "locald-conformance-controls/3"
 Verdicts = Mapping[str, Mapping[str, str]]
 Claims = Mapping[str, tuple[str, ...]]
 

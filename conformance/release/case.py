@@ -56,6 +56,8 @@ class Case:
     controls: Mapping[str, Control]
     hosts: Mapping[str, Host]
     kit_sha256: str
+    # Of what faults are planted into.
+    planted_sha256: str
     policy: Policy
     # When it is judged: what expires does so by this time.
     now: datetime.datetime
@@ -90,7 +92,7 @@ def judge_kit(case: Case, kit: Mapping[str, Any]) -> Iterator[str]:
 def judge_age(case: Case, finished: str) -> Iterator[str]:
     """Yield a line unless it finished in the past, and not too long ago."""
     time = parse_time(finished)
-    if time is None or time > case.now + SKEW:
+    if time is None or time - case.now > SKEW:
         yield f"it finished at no time in the past: {finished}"
     elif case.now - time > datetime.timedelta(days=case.policy.max_age_days):
         yield f"expired: it finished on {finished}, more than {case.policy.max_age_days} days ago"

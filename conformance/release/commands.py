@@ -3,7 +3,6 @@
 import argparse
 import datetime
 import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -12,10 +11,10 @@ from conformance import compare
 from conformance.clauses import CatalogueError, find_modal, find_tests, read_catalogue
 from conformance.controls import read_controls
 from conformance.inputs import InputError
-from conformance.provenance import digest_files, digest_shim
+from conformance.provenance import PLANTED, digest_files, digest_shim
 from conformance.release.case import Case, parse_time, read_hosts
 from conformance.release.gate import find_faults
-from conformance.release.policy import POLICY, PolicyError, read_policy
+from conformance.release.policy import MAX_DAYS, POLICY, PolicyError, read_policy
 from conformance.release.statement import (
     ENVELOPE_NAME,
     RENDERED,
@@ -26,7 +25,14 @@ from conformance.release.statement import (
 )
 from conformance.rendering.summary import summarise
 from conformance.report import Json, ReportError, add_accounts, join_reports
-from conformance.report_files import parse_report, read_report, write_report
+from conformance.report_files import (
+    judge_report,
+    parse_json,
+    parse_report,
+    read_report,
+    replace_file,
+    write_report,
+)
 from conformance.waivers import WAIVERS, parse_waivers
 
 KEYS: Final = Path(__file__).with_name("keys")
@@ -41,7 +47,7 @@ def add_verbs(verbs: Any) -> None:
     merge = verbs.add_parser("merge", help="join the reports of several machines into one")
     merge.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="report.json files")
     merge.add_argument("-o", "--output", required=True, type=Path, help="a directory for the joined report")
-    merge.add_argument("--replace", action="store_true", help="a profile twice: let the later one stand")
+    merge.add_argument("--replace", action="store_true", help="a host twice: let the later one stand")
     merge.add_argument(
         "--controls", nargs="+", default=[], type=Path, help="controls.json files: what planted faults showed"
     )
@@ -49,7 +55,14 @@ def add_verbs(verbs: Any) -> None:
     signing = verbs.add_parser("sign", help="vouch for a report: a DSSE envelope beside it")
     signing.add_argument("report", type=Path)
     signing.add_argument("--key", required=True, type=Path, help="a private ed25519 key, PEM or ssh")
-    signing.add_argument("--valid-days", type=int, default=VALID_DAYS, help="default: %(default)s")
+    signing.add_argument(
+        "--valid-days",
+        type=int,
+        choices=range(1, MAX_DAYS + 1),
+        metavar="DAYS",
+        default=VALID_DAYS,
+        help=f"1 to {MAX_DAYS}; default: %(default)s",
+    )
     signing.set_defaults(run=run_sign)
     comparing = verbs.add_parser("compare", help="write the manual's page on runtimes side by side")
     comparing.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="one of each runtime")
@@ -84,7 +97,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Run the verb that was chosen."""
     try:
         code: int = chosen.run(chosen)
-    except (ReportError, StatementError, PolicyError, CatalogueError, OSError) as error:
+    except (ReportError, StatementError, PolicyError, CatalogueError, InputError, OSError) as error:
         sys.stderr.write(f"conformance: {error}\n")
         return UNUSABLE
     return code
@@ -93,9 +106,11 @@ def run(chosen: argparse.Namespace) -> int:
 def run_merge(chosen: argparse.Namespace) -> int:
     """Join reports; refused if they are not about the same wheel, judged by the same kit."""
     reports = [read_report(path) for path in chosen.reports]
+    documents = {path: parse_json(path.read_bytes(), str(path)) for path in chosen.controls}
     try:
         joined = join_reports(reports, chosen.output.resolve().name, replace=chosen.replace)
-        joined = add_accounts(joined, [read_account(path, joined) for path in chosen.controls])
+        accounts = [judge_account(account, str(path), joined) for path, account in documents.items()]
+        joined = add_accounts(joined, accounts, replace=chosen.replace)
     except ReportError as error:
         sys.stderr.write(f"conformance: {error}\n")
         return REFUSED
@@ -106,14 +121,9 @@ def run_merge(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def read_account(path: Path, joined: Json) -> Json:
-    """Return the account in `path`, judged by the schema as the part of the report that it becomes."""
-    try:
-        account: Json = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ReportError(f"{path}: not JSON: {error}") from error
-    whole = parse_report(json.dumps({**joined, "controls": [account]}).encode(), str(path))
-    (read,) = whole["controls"]
+def judge_account(account: Any, name: str, joined: Json) -> Json:
+    """Return an account that was read, judged by the schema as the part of the report that it becomes."""
+    (read,) = judge_report({**joined, "controls": [account]}, name)["controls"]
     result: Json = read
     return result
 
@@ -145,7 +155,7 @@ def run_sign(chosen: argparse.Namespace) -> int:
         },
     )
     place = chosen.report.with_name(ENVELOPE_NAME)
-    place.write_bytes(sign(statement, chosen.key))
+    replace_file(place, sign(statement, chosen.key))
     sys.stdout.write(f"{place}: {statement['predicate']['result']}\n")
     return 0
 
@@ -180,6 +190,7 @@ def run_gate(chosen: argparse.Namespace) -> int:
         controls=read_controls(),
         hosts=read_hosts(),
         kit_sha256=digest_files(),
+        planted_sha256=digest_files(trees=PLANTED),
         policy=read_policy(chosen.policy),
         now=chosen.at or datetime.datetime.now(datetime.UTC),
     )

@@ -1,4 +1,4 @@
-"""Whether a wheel may be published: every reason why not, one line each. Pure but for `read_policy`.
+"""Whether a wheel may be published: every reason why not, one line each. Pure.
 
 The signature proves who vouches for the report; it does not make the report good. So nothing that the report
 concludes is believed: verdicts are reduced again from their attempts, and completeness is measured with the
@@ -17,11 +17,13 @@ from conformance.release.planted import judge_accounts
 from conformance.release.statement import RENDERED, StatementError, make_statement, open_envelope
 from conformance.report import Json, ReportError
 from conformance.report_files import parse_report
-from conformance.snapshot import is_judged
+from conformance.runtimes import MODES
+from conformance.snapshot import JUDGED, is_judged
 from conformance.verdicts import GREEN, Outcome, Verdict, is_green, reduce_attempts, reduce_clause
 from conformance.waivers import Waiver, find_waiver
 
 RUNTIME: Final = "locald-shim"
+NO_ANSWER: Final = frozenset({Verdict.INVALID, Verdict.ERROR, Verdict.MISSING})
 
 
 def find_faults(case: Case) -> list[str]:
@@ -38,6 +40,8 @@ def find_faults(case: Case) -> list[str]:
     faults += [f"profile {name}: missing" for name in case.policy.profiles if name not in names]
     for entry in report["profiles"]:
         faults += [f"profile {entry['profile']}: {fault}" for fault in _judge_profile(case, entry)]
+    if report["green"] != all(entry["green"] for entry in report["profiles"]):
+        faults.append("it calls itself green, or not, against its own profiles")
     faults += [f"planted faults: {fault}" for fault in judge_accounts(case, report.get("controls", ()))]
     return faults
 
@@ -104,6 +108,8 @@ def _judge_profile(case: Case, entry: Json) -> Iterator[str]:
         yield from _judge_proofs(host, when, proofs[when])
     for error in entry["errors"]:
         yield f"an error of the run: {error.partition(chr(10))[0]}"
+    if unseen := [name for name in JUDGED if name not in entry["host"]["before"]]:
+        yield f"nobody looked at the host's {', '.join(unseen)}"
     for change in entry["host"]["changes"]:
         # As the run itself has to say.
         if is_judged(change) and not any(error.endswith(change) for error in entry["errors"]):
@@ -147,8 +153,12 @@ def _judge_proofs(host: Host | None, when: str, proofs: list[Json]) -> Iterator[
         fact, code = facts.get(proof["name"]), proof["exit_code"]
         if not proof["proven"]:
             yield f"INVALID: not proven {when} the clauses: {proof['name']}"
-        elif fact is not None and not (code if fact.exit_code is None else code == fact.exit_code):
+        elif fact is None:
+            continue
+        elif not (code if fact.exit_code is None else code == fact.exit_code):
             yield f"INVALID: proven {when} the clauses by an exit code {code}: {proof['name']}"
+        elif (proof["user"], tuple(proof["command"])) != (fact.user, fact.command):
+            yield f"INVALID: proven {when} the clauses by another command: {proof['name']}"
 
 
 def _judge_clauses(case: Case, entry: Json, host: Host | None) -> Iterator[str]:
@@ -169,27 +179,32 @@ def _judge_clauses(case: Case, entry: Json, host: Host | None) -> Iterator[str]:
             yield f"{clause['id']} is a {known.level}, not a {clause['level']}"
         yield from _judge_verdict(clause, proven=entry["preconditions"]["proven"])
         yield from _judge_waiver(clause, find_waiver(case.waivers, clause["id"], name), today)
-        if known is not None and host is not None and clause["tests"]:
+        if known is not None and host is not None:
             yield from _judge_tests(case, known, host, clause["tests"])
 
 
 def _judge_tests(case: Case, clause: Clause, host: Host, tests: list[Json]) -> Iterator[str]:
     """Yield what was not judged by this tree's tests, each in the modes of the host and with evidence."""
-    cases: dict[str, set[str]] = {}
+    # For each test its cases, and the modes that each was in.
+    cases: dict[str, dict[frozenset[str], set[str]]] = {}
     for test in tests:
         path, _, rest = test["node"].partition("::")
-        function, _, words = rest.partition("[")
-        cases.setdefault(f"{PurePath(path).name}::{function}", set()).update(words.rstrip("]").split("-"))
+        function, _, text = rest.partition("[")
+        words = frozenset(text.rstrip("]").split("-"))
+        found = cases.setdefault(f"{PurePath(path).name}::{function}", {})
+        found.setdefault(words - set(MODES), set()).update(words & set(MODES))
     wanted = {test for test, named in case.tests.items() if clause.id in named}
     if strange := sorted(set(cases) - wanted):
         yield f"{clause.id}: judged by what is no test of it: {shorten(strange)}"
     if absent := sorted(wanted - set(cases)):
         yield f"{clause.id}: not judged by {shorten(absent)}"
     for name in sorted(wanted & case.modal & set(cases)):
-        if modes := sorted(host.modes - cases[name]):
+        if modes := sorted({mode for found in cases[name].values() for mode in host.modes - found}):
             yield f"{clause.id}: {name} did not run in the mode {shorten(modes)}"
     for test in tests:
-        if any(attempt["outcome"] == "passed" and not attempt["evidence"] for attempt in test["attempts"]):
+        if any(
+            attempt["outcome"] == "passed" and not any(attempt["evidence"]) for attempt in test["attempts"]
+        ):
             yield f"{clause.id}: passed without evidence: {test['node']}"
 
 
@@ -204,7 +219,7 @@ def _judge_verdict(clause: Json, *, proven: bool) -> Iterator[str]:
     if verdict is not reduce_clause(reduced, waived="waiver" in clause, preconditions_proven=proven):
         yield f"{name}: its verdict {verdict} does not follow from its attempts"
     # A SHOULD may fail, but neither the host nor the kit may.
-    if verdict not in GREEN and (clause["level"] == "MUST" or verdict in {Verdict.INVALID, Verdict.ERROR}):
+    if verdict not in GREEN and (clause["level"] == "MUST" or verdict in NO_ANSWER):
         yield f"{name}: {verdict}: {clause['reason']}"
 
 

@@ -36,6 +36,8 @@ def judge_accounts(case: Case, accounts: Sequence[Json]) -> Iterator[str]:
 def _judge_origin(case: Case, account: Json) -> Iterator[str]:
     yield from judge_wheel(case, account["wheel_sha256"])
     yield from judge_kit(case, account["kit"])
+    if account["planted_sha256"] != case.planted_sha256:
+        yield "its faults were planted into another package or shim than this tree's"
     yield from judge_age(case, account["finished"])
     if account["profile"] not in case.hosts:
         yield "no host of this tree has this name"

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Final
 
 POLICY: Final = Path(__file__).with_name("policy.toml")
+# Neither a report nor a signature says anything of a kernel of next year.
+MAX_DAYS: Final = 366
 
 
 class PolicyError(Exception):
@@ -35,7 +37,7 @@ def read_policy(path: Path = POLICY) -> Policy:
         set(document) != {"profiles", "max_age_days"}
         or not (isinstance(profiles, list) and profiles and all(isinstance(name, str) for name in profiles))
         or type(days) is not int
-        or days < 1
+        or not 1 <= days <= MAX_DAYS
     ):
-        raise PolicyError(f"{path}: needs profiles (names) and max_age_days (a number)")
+        raise PolicyError(f"{path}: needs profiles (names) and max_age_days (1 to {MAX_DAYS})")
     return Policy(tuple(profiles), days)

@@ -1,6 +1,6 @@
-"""The report in JUnit's XML: a suite a profile, a case a clause."""
+"""The report in JUnit's XML: a suite a profile, a case a clause, and one more for what no clause is to blame for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET  # writes only
 
 from conformance.report import Json
@@ -11,14 +11,17 @@ def make_junit(report: Json) -> bytes:
     root = ET.Element("testsuites", name=f"conformance {report['run']}")
     for profile in report["profiles"]:
         cases = profile["clauses"]
+        troubles = profile["errors"]
         suite = ET.SubElement(
             root,
             "testsuite",
             name=profile["profile"],
             timestamp=profile["started"],
-            tests=str(len(cases)),
+            tests=str(len(cases) + len(troubles)),
             failures=str(sum(case["verdict"] in {"FAIL", "FLAKY"} for case in cases)),
-            errors=str(sum(case["verdict"] in {"ERROR", "MISSING", "INVALID"} for case in cases)),
+            errors=str(
+                sum(case["verdict"] in {"ERROR", "MISSING", "INVALID"} for case in cases) + len(troubles)
+            ),
             skipped=str(sum(case["verdict"] == "NOT-APPLICABLE" for case in cases)),
         )
         for case in cases:
@@ -38,8 +41,32 @@ def make_junit(report: Json) -> bytes:
             kind = "failure" if case["verdict"] in {"FAIL", "FLAKY"} else "error"
             mark = ET.SubElement(element, kind, type=case["verdict"], message=_printable(case["reason"]))
             mark.text = _printable("\n".join(_messages(case)))
+        for trouble in troubles:
+            _add_red(suite, f"{profile['profile']}.run", "the run", "error", trouble)
+    if accounts := report.get("controls"):
+        _add_accounts(root, accounts)
     text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return text
+
+
+def _add_accounts(root: ET.Element, accounts: Sequence[Json]) -> None:
+    """Add a suite of the planted faults: a case a host, and one more for each claim that was not kept."""
+    missed = [(account["profile"], miss) for account in accounts for miss in account["missed"]]
+    count = str(len(accounts) + len(missed))
+    suite = ET.SubElement(root, "testsuite", name="planted faults", tests=count, failures=str(len(missed)))
+    for account in accounts:
+        name = f"{len(account['verdicts'])} planted"
+        ET.SubElement(suite, "testcase", classname=f"{account['profile']}.planted", name=name)
+    for profile, miss in missed:
+        says = f"{miss['control']} did not turn {miss['clause']} red"
+        _add_red(suite, f"{profile}.planted", miss["control"], "failure", says)
+
+
+def _add_red(suite: ET.Element, classname: str, name: str, kind: str, text: str) -> None:
+    """Add a case that is red: an `error` or a `failure`."""
+    case = ET.SubElement(suite, "testcase", classname=classname, name=_printable(name))
+    mark = ET.SubElement(case, kind, message=_printable(text.partition("\n")[0]))
+    mark.text = _printable(text)
 
 
 def _messages(case: Json) -> Iterator[str]:

@@ -15,14 +15,15 @@ from conformance.report import (
     ProfileRun,
     Proof,
     TestRecord,
-    add_accounts,
     join_reports,
     make_profile,
 )
+from conformance.snapshot import JUDGED
 from conformance.verdicts import Outcome
 from conformance.waivers import Waiver
 
 KIT = "c" * 64
+PLANTED = "b" * 64
 SHIM = b"\x7fELF a shim"
 
 
@@ -79,6 +80,12 @@ def proof(*, proven: bool = True) -> Proof:
     return Proof("fact", proven, "so it is", "it is so", ("/bin/is", "so"), "root", "exit code 0", 0, 0.1)
 
 
+def seen(**after: list[str]) -> HostState:
+    """Return what was seen of a host before and after: nothing, but for what came."""
+    before: dict[str, list[str]] = {name: [] for name in (*JUDGED, *after)} | {"mounts": ["/ ext4 rw"]}
+    return HostState(before, before | after)
+
+
 GREEN = (
     record("AB-001", Outcome.PASSED, evidence=(piece(),)),
     record("AB-002", Outcome.PASSED),
@@ -105,7 +112,7 @@ def run(*records: TestRecord, proven: bool = True, profile: str = "local", **cha
         "after": proofs,
         "records": records,
         "timing": {"boot": 1.0, "clauses": 2.5, "all": 4.0},
-        "host": HostState({"mounts": ["/ ext4 rw"]}, {"mounts": ["/ ext4 rw"]}),
+        "host": seen(),
         "logs": {"kernel": 1, "journal": 0, "audit": 0, "denials": 0},
         "started": "2026-11-22T00:00:00Z",
         "finished": "2026-11-22T00:01:00Z",
@@ -118,18 +125,20 @@ def run(*records: TestRecord, proven: bool = True, profile: str = "local", **cha
 def make_report(*runs: ProfileRun, waivers: tuple[Waiver, ...] = (), controls: Sequence[Json] = ()) -> Json:
     """Return the report of these runs, or of one green one."""
     profiles = [make_profile(entry, CATALOGUE, waivers) for entry in runs or (run(*GREEN),)]
-    joined = join_reports([{"schema": "locald-conformance-report/4", "profiles": profiles}], "run-1")
-    return add_accounts(joined, controls)
+    joined = join_reports([{"schema": "locald-conformance-report/5", "profiles": profiles}], "run-1")
+    # As they are, for the gate to judge: of another wheel too.
+    return joined | ({"controls": list(controls)} if controls else {})
 
 
 def account(**changes: Any) -> Json:
     """Return what planted faults showed: one, which every clause claims and saw."""
     made: Json = {
-        "schema": "locald-conformance-controls/2",
+        "schema": "locald-conformance-controls/3",
         "profile": "local",
         "started": "2026-11-22T00:00:00Z",
         "finished": "2026-11-22T00:01:00Z",
         "kit": {"sha256": KIT, "revision": "f" * 40, "dirty": False},
+        "planted_sha256": PLANTED,
         "wheel_sha256": digest(make_wheel()),
         "missed": [],
         "beyond": [],

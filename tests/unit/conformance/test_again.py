@@ -59,6 +59,26 @@ def test_the_kit_is_its_files(tmp_path: Path) -> None:
     assert len({first, second, digest_files(root)}) == 3
 
 
+def test_who_is_trusted_makes_no_other_kit(tmp_path: Path) -> None:
+    """The refusal without a key says to put one there: that must not change what judged."""
+    root = make_kit(tmp_path)
+    first = digest_files(root)
+    keys = root / "conformance/release/keys"
+    keys.mkdir(parents=True)
+    (keys / "mine.pem").write_text("a key")
+    assert digest_files(root) == first
+
+
+def test_the_digest_of_nothing_is_none(tmp_path: Path) -> None:
+    """Wherever the tree lies it has files, and a tree without them is refused."""
+    root = make_kit(tmp_path / ".vagrant" / "__pycache__")
+    first = digest_files(root)
+    (root / "vms/a.py").write_text("a = 2\n")
+    assert digest_files(root) != first
+    with pytest.raises(InputError, match="no file of the kit"):
+        digest_files(root, (*TREES, "shim"))
+
+
 @pytest.mark.spawns
 def test_a_tree_without_git_has_a_digest_all_the_same(tmp_path: Path) -> None:
     """An unpacked archive is a kit too; nothing is said of a commit, neither of another project's around it."""

@@ -36,7 +36,7 @@ def report(runtime: str, *attempts: Outcome, **more: Any) -> Json:
     first = record("AB-001", *(attempts or (P,)))
     records = (first, *(record(name, P) for name in ("AB-002", "CD-003", "EF-004")))
     made = make_profile(run(*records, runtime=runtime, **more), CATALOGUE, ())
-    return join_reports([{"schema": "locald-conformance-report/4", "profiles": [made]}], runtime)
+    return join_reports([{"schema": "locald-conformance-report/5", "profiles": [made]}], runtime)
 
 
 def without(whole: Json, name: str) -> Json:

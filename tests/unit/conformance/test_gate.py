@@ -37,6 +37,7 @@ from tests.unit.conformance.samples import (
     CATALOGUE,
     GREEN,
     KIT,
+    PLANTED,
     SHIM,
     account,
     as_bytes,
@@ -45,6 +46,7 @@ from tests.unit.conformance.samples import (
     proof,
     record,
     run,
+    seen,
 )
 
 NOW = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
@@ -90,6 +92,7 @@ def make_case(
             "vm": Host((), FACTS, boxed=True),
         },
         kit_sha256=KIT,
+        planted_sha256=PLANTED,
         policy=Policy(("local",), 14),
         now=NOW,
     )
@@ -198,8 +201,12 @@ BAD_REPORTS: dict[str, tuple[Json, str]] = {
         "an error of the run: the host was changed",
     ),
     "host changed silently": (
-        make_report(run(*GREEN, host=HostState({"setuid": []}, {"setuid": ["/usr/bin/evil"]}))),
+        make_report(run(*GREEN, host=seen(setuid=["/usr/bin/evil"]))),
         "profile local: the host was changed: setuid + /usr/bin/evil",
+    ),
+    "host not looked at": (
+        make_report(run(*GREEN, host=HostState({"setuid": []}, {"setuid": []}))),
+        "profile local: nobody looked at the host's sysctls, accounts, mounts of ours",
     ),
     "used before": (
         changed(set_in("subject", "reused", "it was up")),
@@ -210,6 +217,19 @@ BAD_REPORTS: dict[str, tuple[Json, str]] = {
     "no evidence": (
         make_report(run(*GREEN[1:], record("AB-001", Outcome.PASSED, evidence=()))),
         "AB-001: passed without evidence: conformance/test_a.py::test_AB-001",
+    ),
+    "empty evidence": (
+        make_report(run(*GREEN[1:], record("AB-001", Outcome.PASSED, evidence=({},)))),
+        "AB-001: passed without evidence: conformance/test_a.py::test_AB-001",
+    ),
+    "SHOULD that nobody judged": (make_report(run(*GREEN[:2])), "profile local: CD-003: MISSING"),
+    "proven by another command": (
+        changed(set_in("preconditions", "before", 0, "command", ["true"])),
+        "INVALID: proven before the clauses by another command: fact",
+    ),
+    "red by its own word": (
+        {**make_report(), "green": False},
+        "it calls itself green, or not, against its own profiles",
     ),
     "planted": (
         make_report(run(*GREEN, subject={"planted": "always-succeeds"})),
@@ -357,6 +377,26 @@ def test_a_clause_is_judged_by_this_trees_tests(keys: tuple[Path, Path]) -> None
     ]
 
 
+def test_a_case_is_judged_in_each_mode(keys: tuple[Path, Path]) -> None:
+    """Not only the test: one case in one mode and another in the other are half of what had to be."""
+
+    def faults_of(*words: str) -> list[str]:
+        records = [
+            replace(record("AB-001", Outcome.PASSED), node=f"conformance/test_a.py::test_AB-001[{word}]")
+            for word in words
+        ]
+        case = make_case(make_report(run(*GREEN[1:], *records)), keys)
+        return find_faults(replace(case, modal=frozenset({"test_a.py::test_AB-001"})))
+
+    assert faults_of("easy-mapped", "easy-direct", "direct-hard", "mapped-hard") == []
+    assert faults_of("easy-mapped", "hard-direct") == [
+        "profile local: AB-001: test_a.py::test_AB-001 did not run in the mode direct, mapped"
+    ]
+    assert faults_of("easy-mapped", "easy-direct", "hard-direct") == [
+        "profile local: AB-001: test_a.py::test_AB-001 did not run in the mode mapped"
+    ]
+
+
 def test_the_planted_faults_are_judged(keys: tuple[Path, Path]) -> None:
     """Of the same wheel, by this kit, not long ago; every claim of this tree, and every clause."""
 
@@ -366,6 +406,11 @@ def test_the_planted_faults_are_judged(keys: tuple[Path, Path]) -> None:
     assert faults_of(wheel_sha256="0" * 64) == ["planted faults: local: it is about another wheel"]
     (fault,) = faults_of(kit={"sha256": "0" * 64})
     assert fault.startswith("planted faults: local: another kit judged")
+    (fault,) = faults_of(planted_sha256="0" * 64)
+    assert (
+        fault
+        == "planted faults: local: its faults were planted into another package or shim than this tree's"
+    )
     assert faults_of(kit={"sha256": KIT}) == ["planted faults: local: the kit names no commit"]
     (fault,) = faults_of(finished="2026-11-01T00:00:00Z")
     assert fault.startswith("planted faults: local: expired: it finished on 2026-11-01")
@@ -476,7 +521,15 @@ def test_the_policy_of_releases_is_in_order(tmp_path: Path) -> None:
     """It names profiles that exist; a malformed one is no policy."""
     assert set(read_policy().profiles) <= set(vms.names())
     text = POLICY.read_text("utf-8")
-    for number, broken in enumerate((text + "more = 1\n", text.replace("14", '"14"'), "profiles = 1", "=")):
+    for number, broken in enumerate(
+        (
+            text + "more = 1\n",
+            text.replace("14", '"14"'),
+            text.replace("14", "9999999999"),
+            "profiles = 1",
+            "=",
+        )
+    ):
         path = tmp_path / f"{number}.toml"
         path.write_text(broken)
         with pytest.raises(PolicyError, match=str(path)):

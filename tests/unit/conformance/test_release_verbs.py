@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import vms
 from conformance import __main__ as command
 from conformance.clauses import find_modal, find_tests, read_catalogue
 from conformance.controls import claims, read_controls
-from conformance.provenance import describe_kit
+from conformance.provenance import PLANTED, describe_kit, digest_files
 from conformance.release.commands import VALID_DAYS
 from conformance.report import Json, TestRecord, make_profile
 from conformance.runtimes import find_modes
@@ -47,7 +48,13 @@ def make_whole(profile: str, finished: str) -> Json:
     """Return the part of a report in which that host, with all that this tree asks of it, is green."""
     traits = vms.read(profile).traits
     proofs = tuple(
-        replace(proof(), name=fact.id, exit_code=1 if fact.exit_code is None else fact.exit_code)
+        replace(
+            proof(),
+            name=fact.id,
+            user=fact.user,
+            command=fact.command,
+            exit_code=1 if fact.exit_code is None else fact.exit_code,
+        )
         for fact in vms.list_facts(vms.read(profile))
     )
     kit = {**describe_kit(), **COMMITTED}
@@ -65,7 +72,15 @@ def plant_all(profile: str, finished: str) -> Json:
         for name, control in read_controls().items()
     }
     kit = {**describe_kit(), **COMMITTED}
-    return account(profile=profile, started=finished, finished=finished, kit=kit, verdicts=verdicts)
+    planted = digest_files(trees=PLANTED)
+    return account(
+        profile=profile,
+        started=finished,
+        finished=finished,
+        kit=kit,
+        planted_sha256=planted,
+        verdicts=verdicts,
+    )
 
 
 @pytest.mark.spawns
@@ -128,3 +143,60 @@ def test_the_verbs_from_report_to_gate(
     report.write_text("{")
     assert command.main(gate) == 1
     assert command.main(["gate", str(wheel), str(tmp_path / "none"), f"--key={keys[1]}"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"[" * 100_000, "not JSON"),
+        (b'{"missed": [1], "missed": []}', "a key stands twice"),
+        (b'{"seed": 1e999}', "1e999 is no number"),
+        (b"\xff", "not JSON"),
+    ],
+)
+def test_an_account_is_read_as_strictly_as_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, says: str
+) -> None:
+    """What another reader would take for something else cannot be read: 2, as of a report."""
+    path, report = tmp_path / "controls.json", tmp_path / "report.json"
+    path.write_bytes(content)
+    report.write_bytes(as_bytes(samples.make_report()))
+    assert command.main(["merge", str(report), "-o", str(tmp_path / "joined"), "--controls", str(path)]) == 2
+    assert says in capsys.readouterr().err
+    report.write_bytes(content)
+    assert command.main(["merge", str(report), "-o", str(tmp_path / "joined")]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "joined").exists()
+
+
+def test_numbers_that_no_calendar_has_are_refused(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A signature for no day or for centuries; the last second that a report can name is judged."""
+    report, wheel = tmp_path / "report.json", tmp_path / "x.whl"
+    report.write_bytes(as_bytes(samples.make_report()))
+    wheel.write_bytes(make_wheel())
+    for days in ("-1", "0", "99999999", "x"):
+        with pytest.raises(SystemExit):
+            command.main(["sign", str(report), f"--key={keys[0]}", f"--valid-days={days}"])
+    assert "--valid-days" in capsys.readouterr().err
+    assert (
+        command.main(["gate", str(wheel), str(report), f"--key={keys[1]}", "--at=9999-12-31T23:59:59Z"]) == 1
+    )
+    assert "expired: it finished on" in capsys.readouterr().out
+
+
+def test_a_damaged_wheel_is_refused(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its members are compressed with."""
+    report, wheel = tmp_path / "report.json", tmp_path / "x.whl"
+    report.write_bytes(as_bytes(samples.make_report()))
+    for method in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(wheel, "w", method) as archive:
+            archive.writestr("locald-0.1.0.data/scripts/locald-shim", samples.SHIM * 100)
+        content = bytearray(wheel.read_bytes())
+        content[75:90] = bytes(15)
+        wheel.write_bytes(content)
+        assert command.main(["gate", str(wheel), str(report), f"--key={keys[1]}"]) == 1
+        assert "the shim that ran is not the one in the wheel" in capsys.readouterr().out

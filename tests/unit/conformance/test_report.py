@@ -136,6 +136,12 @@ def test_accounts_of_several_hosts_are_joined() -> None:
     assert add_accounts(first, [second, account(profile="vm")])["controls"] == [second, account(profile="vm")]
     with pytest.raises(ReportError, match="two accounts of the faults planted on vm"):
         add_accounts(first, [account(profile="vm", unproven=["AB-001"])])
+    later = account(profile="vm", unproven=["AB-001"])
+    assert add_accounts(first, [later], replace=True)["controls"] == [later]
+    with pytest.raises(ReportError, match="different wheels cannot be joined: local has"):
+        add_accounts(make_report(), [account(profile="vm", wheel_sha256="0" * 64)])
+    with pytest.raises(ReportError, match="different kits cannot be joined"):
+        add_accounts(make_report(), [account(kit={"sha256": "0" * 64})])
 
 
 def test_what_does_not_belong_together_is_not_joined() -> None:
@@ -193,6 +199,25 @@ def test_the_schema_is_a_schema() -> None:
     document = json.loads(SCHEMA_FILE.read_text("utf-8"))
     jsonschema.Draft202012Validator.check_schema(document)
     assert document["title"] == SCHEMA
+
+
+def test_junit_has_what_no_clause_is_to_blame_for() -> None:
+    """A host that was changed makes the run red; so does a fault that was not seen."""
+    controls = [account(missed=[{"control": "always-fails", "clause": "AB-001"}])]
+    made = make_report(
+        run(*GREEN[:2], record("CD-003", Outcome.PASSED), errors=("it changed: \x1b",)), controls=controls
+    )
+    suites = list(ET.fromstring(make_junit(made)))
+
+    assert [suite.attrib.get("errors") for suite in suites] == ["1", None]
+    assert [suite.attrib["failures"] for suite in suites] == ["0", "1"]
+    assert [suite.attrib["tests"] for suite in suites] == [str(len(suite)) for suite in suites] == ["4", "2"]
+    assert [
+        mark.attrib["message"] for mark in ET.fromstring(make_junit(made)).iter() if "message" in mark.attrib
+    ] == [
+        "it changed: \N{REPLACEMENT CHARACTER}",
+        "always-fails did not turn AB-001 red",
+    ]
 
 
 def test_junit_is_well_formed_whatever_a_payload_printed() -> None:

@@ -17,6 +17,7 @@ from vms.errors import (
     GuestAssertion,
     GuestLost,
     HostNotReady,
+    InUse,
     NoSuchUser,
     NotInTime,
     NotRunning,
@@ -24,7 +25,7 @@ from vms.errors import (
     VmsError,
 )
 from vms.guest import Guest, Output, Revertible, User
-from vms.machines import booted, connect, destroy, interruptible, status, undisturbed, up
+from vms.machines import booted, connect, destroy, hold, interruptible, status, undisturbed, up
 from vms.probe import Evidence, Proof, list_facts, prove
 from vms.profile import TRAITS, Fact, Profile, names, read
 
@@ -43,6 +44,7 @@ __all__ = [
     "GuestAssertion",
     "GuestLost",
     "HostNotReady",
+    "InUse",
     "NoSuchUser",
     "NotInTime",
     "NotRunning",
@@ -56,6 +58,7 @@ __all__ = [
     "booted",
     "connect",
     "destroy",
+    "hold",
     "interruptible",
     "list_facts",
     "names",

@@ -106,7 +106,7 @@ def make_key(declaration: Declaration, scripts: Mapping[str, bytes], tools: str)
 
 
 def find_or_build(name: str, *, report: Callable[[str], None]) -> Box:
-    """Return the box, built if it is not there yet.
+    """Return the box, built if it is not there yet; only under `home.alone`.
 
     Raises:
         BoxError: A step failed, or a file is not the one that was recorded.
@@ -139,6 +139,8 @@ def _build(
     report: Callable[[str], None],
 ) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
+    # Here and not in the module that builds: a change of that one is a change of every box.
+    home.remove_leftovers(directory.parent, ".building-*")
     with box_build.built(recipe, chosen, directory.name, directory.parent, report) as (made, facts):
         files = {path.name: read_digest(path) for path in sorted(made.iterdir())}
         record = {

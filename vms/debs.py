@@ -104,6 +104,8 @@ def _verify(deb: Deb, lock: Path) -> None:
 def _choose(lock: Path, suite: str, wanted: tuple[str, ...], run: Run) -> None:
     store().mkdir(parents=True, exist_ok=True)
     lock.parent.mkdir(parents=True, exist_ok=True)
+    # Whoever builds a box holds `home.alone`.
+    home.remove_leftovers(store(), ".choosing-*")
     with tempfile.TemporaryDirectory(prefix=".choosing-", dir=store()) as directory:
         place = Path(directory)
         for inner in ("etc/apt.conf.d", "etc/preferences.d", "lists/partial", "archives/partial"):

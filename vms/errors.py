@@ -6,6 +6,7 @@ VmsError
 ├── BoxError            a box could not be built, or is not the one recorded
 ├── BootError           no ssh answer, twice
 ├── NotRunning          the machine asked for is not up
+├── InUse               the machine is there already, or another run has it: it was left alone
 ├── NoSuchUser          the profile has no such user, or its guest lacks him
 ├── GuestLost           the connection or the machine broke: says nothing about the command
 ├── CommandTimedOut     a controller-side program ran past its deadline
@@ -54,6 +55,10 @@ class BootError(VmsError):
 
 class NotRunning(VmsError):
     """Nothing is up under that profile's name."""
+
+
+class InUse(VmsError):
+    """The machine is somebody's already: nothing was done to it, and nothing of it may be taken away."""
 
 
 class NoSuchUser(VmsError):

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +52,28 @@ def alone() -> Iterator[None]:
 
     The first machine of a box uploads its disk; those after it start from that and need not wait.
     """
+    with locked("shared"):
+        yield
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Wait for this home's lock of that name, and hold it."""
     root().mkdir(parents=True, exist_ok=True)
-    with (root() / "shared.lock").open("wb") as lock:
+    with (root() / f"{name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def remove_leftovers(place: Path, pattern: str) -> None:
+    """Remove the trees that killed runs left in `place`; only under a lock of whoever makes such trees."""
+    mounted = _read_mount_points()
+    for path in place.glob(pattern):
+        # A tree was once a root: removed through a mount, this machine's own /sys or /dev/shm would go with it.
+        if not any(point.is_relative_to(path.resolve()) for point in mounted):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _read_mount_points() -> list[Path]:
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return [Path(line.split(" ")[4].replace("\\040", " ")) for line in lines]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vms import home, process
 from vms.deadline import Deadline
-from vms.errors import CommandTimedOut, HostNotReady
+from vms.errors import CommandTimedOut, HostNotReady, VmsError
 
 PROGRAMS = {
     "vagrant": "vagrant",
@@ -132,8 +132,20 @@ def virsh(*arguments: str, limit_s: float = 30.0) -> process.Finished:
     )
 
 
+def find_domains(*filters: str) -> frozenset[str]:
+    """Return the names of the domains that have a QEMU, running or paused; `filters` are virsh's, such as `--all`.
+
+    Raises:
+        VmsError: libvirt did not say: never the same as that there is none.
+    """
+    done = virsh("list", "--name", *filters)
+    if done.exit_code != 0:
+        raise VmsError(f"libvirt does not list its domains: {done.stderr.decode(errors='replace').strip()}")
+    return frozenset(done.text.split())
+
+
 def answers() -> bool:
-    """Whether our libvirt is there."""
+    """Whether our libvirt answers now; one that is slow does not, and may be there."""
     if not _socket().exists():
         return False
     try:
@@ -145,8 +157,7 @@ def answers() -> bool:
 def start() -> None:
     """Have our libvirt running, with its storage pool; HostNotReady with its log if it does not."""
     require()
-    if not answers():
-        _start_daemon()
+    start_daemon()
     directory = pool_directory()
     directory.mkdir(parents=True, exist_ok=True)
     if virsh("pool-info", POOL).exit_code != 0:
@@ -157,7 +168,18 @@ def start() -> None:
         raise HostNotReady(f"libvirt has no storage pool: {virsh('pool-info', POOL).stderr!r}")
 
 
-def _start_daemon() -> None:
+def start_daemon() -> None:
+    """Have our libvirt answer, started if need be; HostNotReady with its log if it does not."""
+    if answers():
+        return
+    require()
+    # Of two that are started at once the later one ends, since the first has the pid file, and would be called broken.
+    with home.locked("libvirt"):
+        if not answers():
+            _launch()
+
+
+def _launch() -> None:
     state = home.root() / "libvirt"
     state.mkdir(parents=True, exist_ok=True)
     private = state / "private/etc/libvirt"

@@ -82,8 +82,10 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float, cold:
     try:
         _wait_until_ready(outer, log, deadline)
         inner = int(Path(f"/proc/{outer}/task/{outer}/children").read_text())
-        state = {"pid": inner, "started": _start_time(inner)}
-        (directory / "holder.json").write_text(json.dumps(state))
+        # Made aside: half of it would tell of no holder, and this one would stay for good.
+        part = directory / "holder.json.part"
+        part.write_text(json.dumps({"pid": inner, "started": _start_time(inner)}))
+        part.rename(directory / "holder.json")
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             os.kill(outer, signal.SIGKILL)
@@ -105,14 +107,14 @@ def is_up(profile: Profile) -> bool:
 
 
 def find_holder(profile: Profile) -> int | None:
-    """Return the holder's process id, or None if it is not there (any more)."""
+    """Return the holder's process id, or None if it is not there (any more), or if its note is not one."""
     try:
         state = json.loads((home.machine(profile.name) / "holder.json").read_text())
-    except FileNotFoundError:
+        pid, started = int(state["pid"]), str(state["started"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
-    pid = int(state["pid"])
     # The id alone could by now be somebody else's.
-    return pid if _start_time(pid) == state["started"] else None
+    return pid if _start_time(pid) == started else None
 
 
 def destroy(profile: Profile) -> None:

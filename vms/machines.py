@@ -2,13 +2,14 @@
 
 import contextlib
 import fcntl
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from vms import home, host, local
-from vms.errors import VmsError
+from vms.errors import InUse
 from vms.guest import Guest
 from vms.profile import Profile, read
 
@@ -61,9 +62,11 @@ def up(name: str, *, report: Report = silent, limit_s: float = BOOT_LIMIT_S, col
     kind = _kind(profile)
     with _only_one(profile):
         if kind.is_up(profile):
-            raise VmsError(f"{name} is up already", hint=f"ci/nox -s vms -- destroy {name}")
+            raise InUse(f"{name} is up already", hint=f"ci/nox -s vms -- destroy {name}")
         try:
             kind.up(profile, report=report, limit_s=limit_s, cold=cold)
+        except InUse:
+            raise
         except BaseException:
             # Half a machine is none, whatever stopped it on the way: Ctrl-C as well.
             destroy(name)
@@ -119,6 +122,30 @@ def booted(name: str, *, keep: bool = False, report: Report = silent) -> Iterato
 
 
 @contextlib.contextmanager
+def hold(name: str) -> Iterator[None]:
+    """Have the machine for one run, up or not, until the block ends; other runs that ask for it are refused.
+
+    It hinders nobody who does not ask: `up` and `destroy` by hand go on working. Programs that are started
+    meanwhile do not keep it, since Python's descriptors are closed on exec; a run that is killed has let go.
+
+    Raises:
+        InUse: Another run has it.
+    """
+    path = home.machine(read(name).name) / "held"
+    # Not "w": that would take the holder's process id away before it is known whether there is one.
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = path.read_text().strip() or "unknown"
+            raise InUse(f"{name} is in use by another run (pid {holder})") from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+@contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Have TERM and HUP end the controller as Ctrl-C does, so that what is up is taken away."""
 
@@ -161,5 +188,5 @@ def _only_one(profile: Profile) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise VmsError(f"{profile.name} is being brought up by another process") from error
+            raise InUse(f"{profile.name} is being brought up by another process") from error
         yield

@@ -17,7 +17,7 @@ from typing import Any, Final
 from vms import home, host, process
 from vms.deadline import Deadline
 from vms.digests import read_digest
-from vms.errors import VmsError
+from vms.errors import InUse, VmsError
 
 MEMORY: Final = "memory"
 DISK: Final = "disk"
@@ -87,8 +87,9 @@ def keep(machine: Machine, kept: Kept) -> None:
     Raises:
         VmsError, OSError: It does not go on, or could not be kept and goes on: `vms.vagrant.is_up` tells.
     """
+    # Under other keys as well; whoever brings this machine up holds its lock.
+    home.remove_leftovers(kept.directory.parent, f".{machine.name}-{'?' * 16}.new")
     fresh = kept.directory.with_name(f".{kept.directory.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
         # The domain is off when this returns. Where it fails, it goes on.
@@ -112,6 +113,7 @@ def restore(machine: Machine, kept: Kept, *, port: int) -> None:
     Its clock stands where it stood.
 
     Raises:
+        InUse: See `require_off`.
         VmsError, OSError: It is not what was kept, or does not run; what there is of it has to be destroyed.
     """
     _verify(kept)
@@ -119,12 +121,22 @@ def restore(machine: Machine, kept: Kept, *, port: int) -> None:
     described = _virsh("save-image-dumpxml", memory, "--security-info")
     changed = kept.directory / "domain.xml"
     changed.write_text(PORT.sub(str(port), described))
+    require_off(machine)
     shutil.copyfile(kept.directory / DISK, machine.disk)
     shutil.rmtree(machine.dotfiles, ignore_errors=True)
     shutil.copytree(kept.directory / DOTFILES, machine.dotfiles)
     # Defined first: what is only restored is gone as soon as it is off, and Vagrant would not find it.
     _virsh("define", str(changed))
     _virsh("restore", memory, "--xml", str(changed))
+
+
+def require_off(machine: Machine) -> None:
+    """Raise InUse where the machine has a QEMU, running or paused: its disk would be written over beneath it."""
+    if machine.domain in host.find_domains():
+        raise InUse(
+            f"{machine.name} is not off: libvirt has it running or paused",
+            hint=f"ci/nox -s vms -- destroy {machine.name}",
+        )
 
 
 def _read_digests(directory: Path) -> list[str]:

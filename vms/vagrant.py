@@ -21,7 +21,7 @@ import vagrant as python_vagrant
 
 from vms import accel, boxes, home, host, process, saved, watch
 from vms.deadline import Deadline
-from vms.errors import BootError, CommandTimedOut, GuestLost, NotRunning, VmsError
+from vms.errors import BootError, CommandTimedOut, GuestLost, InUse, NotRunning, VmsError
 from vms.profile import Profile
 from vms.ssh import SshGuest, disconnect, make_config
 
@@ -154,6 +154,7 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float, cold:
 
     Raises:
         HostNotReady, BoxError: Nothing was booted.
+        InUse: It is not off, and is left as it is.
         BootError: Two boots failed; the message ends with the last lines of log and console.
     """
     host.require()
@@ -161,6 +162,8 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float, cold:
         alone.enter_context(home.alone())
         box = boxes.find(profile, report=report)
         host.start()
+        # Before its facts are written over.
+        saved.require_off(_find(profile).outside)
         accelerator = accel.choose(box.kernel_image, box.sha256) if box.kernel_image else accel.recall()
         _prune(box)
         if any(volume.startswith(f"{box.name}_") for volume in _volumes()):
@@ -192,6 +195,8 @@ def _restore(
         _configure_ssh(machine)
         connect(profile).set_clock()
         _greet(profile, deadline)
+    except InUse:
+        raise
     except (VmsError, OSError) as error:
         destroy(profile)
         kept.forget()
@@ -340,7 +345,7 @@ def _adopt(profile: Profile, machine: _Machine, deadline: Deadline) -> None:
 
 def _prune(box: boxes.Box) -> None:
     """Remove old boxes with Vagrant's and libvirt's copies; not while a disk may be based on one."""
-    if host.virsh("list", "--all", "--name").text.strip():
+    if host.find_domains("--all"):
         return
     for name in boxes.prune(box):
         shutil.rmtree(home.root() / "vagrant.d/boxes" / name, ignore_errors=True)
@@ -371,11 +376,18 @@ def _login_key() -> Path:
 
 
 def is_up(profile: Profile) -> bool:
-    """Whether libvirt says that the machine runs."""
+    """Whether libvirt says that the machine runs; where there are facts of one, libvirt is started to say it.
+
+    A machine outlives a libvirt that was stopped, that crashed, or that is slow to answer.
+
+    Raises:
+        VmsError: libvirt does not say, or not in time: the machine may be up.
+    """
     machine = _find(profile)
-    if not machine.facts.exists() or not host.answers():
+    if not machine.facts.exists():
         return False
-    return host.virsh("domstate", machine.domain).text.strip() == "running"
+    host.start_daemon()
+    return machine.domain in host.find_domains("--state-running")
 
 
 def connect(profile: Profile) -> SshGuest:
@@ -417,7 +429,7 @@ def destroy(profile: Profile) -> None:
     for volume in _volumes():
         if volume.startswith((f"{machine.domain}.", f"{machine.domain}-")):
             host.virsh("vol-delete", "--pool", host.POOL, volume)
-    if host.virsh("domstate", machine.domain).exit_code == 0:
+    if machine.domain in host.find_domains("--all"):
         raise VmsError(f"libvirt still knows the domain {machine.domain}")
     shutil.rmtree(machine.directory / ".vagrant", ignore_errors=True)
     # Another destroy may be at it: a run that was interrupted, say.

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import vms
-from vms import box_build, boxes, public, vagrant
+from vms import box_build, boxes, home, public, vagrant
 from vms.profile import KNOWN_USERS, Fact, Profile
 
 NAME = "public-debian"
@@ -120,7 +120,8 @@ def make_bootable(disk: Path, kernel: Path, initrd: Path, work: Path) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """Serve the box; hand over its address and digest."""
     work = tmp_path_factory.mktemp("public")
-    box = boxes.find_or_build("debian12", report=print)
+    with home.alone():
+        box = boxes.find_or_build("debian12", report=print)
     assert box.kernel_image is not None
     assert box.initrd is not None
     run("tar", "-C", str(work), "-xf", str(box.archive))

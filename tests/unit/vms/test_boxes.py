@@ -1,14 +1,16 @@
 """A box is named by everything that went into it, and is what was recorded."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from vms import box_build, boxes
+from vms import box_build, boxes, home
 from vms.errors import BoxError, ProfileError
 
 DECLARATION = boxes.Declaration(
@@ -127,6 +129,43 @@ def test_boxes_that_were_not_used_lately_go(tmp_path: Path) -> None:
 
     assert set(gone) == set(names[1:4])
     assert {path.name for path in tmp_path.iterdir()} == {names[0], *names[4:], *others}
+
+
+def test_what_a_build_that_was_killed_left_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A root and a disk, before the next build; a box stays."""
+    left = tmp_path / ".building-abc"
+    (left / "root/etc").mkdir(parents=True)
+    other = make_box(tmp_path, "other-1")
+
+    @contextlib.contextmanager
+    def built(*_: object) -> Iterator[tuple[Path, dict[str, object]]]:
+        assert not left.exists()
+        made = tmp_path / ".building-new/out"
+        made.mkdir(parents=True)
+        yield made, {}
+
+    monkeypatch.setattr(box_build, "built", built)
+    recipe = box_build.Recipe("some", "bookworm", (), (), 4)
+    boxes._build(recipe, (), tmp_path / "some-1", report=lambda _: None)
+    assert (tmp_path / "some-1" / boxes.RECORD).exists()
+    assert other.archive.exists()
+
+
+def test_a_leftover_with_a_mount_below_it_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Removed through it, what is mounted there would go."""
+    names = (".building-1", ".building-2")
+    for name in names:
+        (tmp_path / name / "root/sys").mkdir(parents=True)
+    monkeypatch.setattr(home, "_read_mount_points", lambda: [Path("/"), tmp_path / ".building-1/root/sys"])
+
+    home.remove_leftovers(tmp_path, ".building-*")
+
+    assert [(tmp_path / name).exists() for name in names] == [True, False]
+
+
+def test_the_mount_points_are_the_kernels() -> None:
+    """Every process has at least these two."""
+    assert {Path("/"), Path("/proc")} <= {*home._read_mount_points()}
 
 
 def test_a_public_box_is_the_users_to_remove(tmp_path: Path) -> None:

@@ -94,6 +94,15 @@ def test_a_choice_that_fails_leaves_no_record(apt: Apt, tmp_path: Path) -> None:
     assert len(choose(apt)) == 2
 
 
+def test_what_a_choice_that_was_killed_left_goes(apt: Apt) -> None:
+    """Its lists and packages, before the next choice; what was chosen stays."""
+    first, _ = choose(apt)
+    left = debs.store() / ".choosing-abc"
+    (left / "archives").mkdir(parents=True)
+    choose(apt, epoch=2)
+    assert (left.exists(), first.path.exists()) == (False, True)
+
+
 def test_the_archive_of_a_build_has_these_packages_only(apt: Apt, tmp_path: Path) -> None:
     """With their hashes, and an index whose own hash is in the Release file."""
     chosen = choose(apt)

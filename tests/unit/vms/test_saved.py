@@ -41,7 +41,7 @@ class Libvirt:
         self.asked: list[str] = []
         self.fails = fails
 
-    def virsh(self, verb: str, *arguments: str, limit_s: float) -> process.Finished:
+    def virsh(self, verb: str, *arguments: str, limit_s: float = 30.0) -> process.Finished:
         """Do as virsh does to the files."""
         del limit_s
         self.asked.append(verb)
@@ -143,6 +143,19 @@ def test_half_of_it_is_not_kept(
     assert [path.name for path in kept.directory.parent.iterdir()] == [before.name]
 
 
+def test_what_a_run_that_was_killed_left_goes(
+    machine: saved.Machine, libvirt: Callable[[str], Libvirt], tmp_path: Path
+) -> None:
+    """Hundreds of MB under any of its keys; another machine's may be in the making."""
+    libvirt("")
+    left = [tmp_path / f"saved/.{name}-{'2' * 16}.new" for name in ("m", "m-too")]
+    for path in left:
+        path.mkdir(parents=True)
+        (path / "memory").touch()
+    saved.keep(machine, saved.Kept(tmp_path / f"saved/m-{'1' * 16}"))
+    assert [path.exists() for path in left] == [False, True]
+
+
 def test_a_full_disk_does_not_stop_it(
     machine: saved.Machine, libvirt: Callable[[str], Libvirt], tmp_path: Path
 ) -> None:
@@ -163,7 +176,7 @@ def test_it_is_restored_on_another_port(
     saved.keep(machine, kept)
     machine.disk.write_text("changed since")
     saved.restore(machine, kept, port=777)
-    assert virsh.asked[2:] == ["save-image-dumpxml", "define", "restore"]
+    assert virsh.asked[2:] == ["save-image-dumpxml", "list", "define", "restore"]
     assert machine.disk.read_text() == "disk"
     assert (machine.dotfiles / "id").read_text() == "uuid"
     assert (kept.directory / "domain.xml").read_text() == DOMAIN_XML.replace("49909", "777")

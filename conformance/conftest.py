@@ -11,8 +11,9 @@ import functools
 import hashlib
 import json
 import random
+import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,7 +71,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--planted", metavar="CONTROL", help="the machine holds a planted fault: only run the clauses"
     )
-    group.addoption("--reuse", action="store_true", help="use a machine that is up, and leave it up")
+    group.addoption("--reuse", action="store_true", help="use a machine that is up, and leave that one up")
     group.addoption(
         "--cold", action="store_true", help="boot the machine, whatever was kept of an earlier boot"
     )
@@ -113,13 +114,17 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"no clause matches {glob}")
     if config.getoption("seed") is None:
         config.option.seed = random.SystemRandom().randrange(100_000)
+    started = now_text()
+    # Who only asks what there is gets no report.
+    if not (config.option.collectonly or config.option.help):
+        require_place(config, REPORTS / started.replace(":", ""))
     config.stash[CONTROLLER] = Controller(
         profile,
         catalogue,
         live,
         selected,
         config.getoption("seed"),
-        started=now_text(),
+        started=started,
         runtime=config.getoption("runtime"),
     )
     # pytest_runtest_logreport is not told the config.
@@ -134,6 +139,22 @@ def require_files(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--{option} {value}: no such file")
 
 
+def require_place(config: pytest.Config, default: Path) -> None:
+    """Make the place of the report; refuse one that cannot be written to, before a machine is booted for it."""
+    directory = Path(config.getoption("report_dir") or default)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # Asked of the file system and not of the mode: root may write anywhere, but not to what is mounted read-only.
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            probe.write(b"probe")
+    except OSError as error:
+        said = error.strerror or error
+        raise pytest.UsageError(
+            f"--report-dir {directory}: no report can be written there: {said}"
+        ) from error
+    config.option.report_dir = str(directory)
+
+
 def narrow_to_last_failed(config: pytest.Config, profile: str) -> None:
     """Take `--last-failed` as the clauses that were red on this profile.
 
@@ -141,7 +162,7 @@ def narrow_to_last_failed(config: pytest.Config, profile: str) -> None:
     """
     config.option.lf = False
     try:
-        red = set(again.find_last_failed(REPORTS, profile))
+        red = set(again.find_last_failed(REPORTS, profile, config.getoption("runtime")))
     except LookupError as error:
         raise pytest.UsageError(str(error)) from error
     glob = config.getoption("clause") or "*"
@@ -299,10 +320,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             item._initrequest()  # type: ignore[attr-defined]  # noqa: SLF001  # as pytest-rerunfailures does
         start = time.monotonic()
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
-        # Only what did not pass has told; the first of set-up, call and tear-down counts.
-        told = [part.conformance for part in reports if hasattr(part, "conformance")]
-        word, message = next(iter(told), (Outcome.PASSED.value, ""))
-        outcome = Outcome(word)
+        outcome, message = judge_attempt(reports)
         subject = config.stash.get(SUBJECT, None)
         attempts.append(
             {
@@ -335,6 +353,19 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         item.ihook.pytest_runtest_logreport(report=part)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+def judge_attempt(reports: Sequence[pytest.TestReport]) -> tuple[Outcome, str]:
+    """Return what an attempt came to, and why if it did not pass."""
+    # Only what did not pass has told; the first of set-up, call and tear-down counts.
+    for part in reports:
+        if hasattr(part, "conformance"):
+            word, message = part.conformance
+            return Outcome(word), message
+    # Some options of pytest's, --setup-only among them, set up and tear down and run nothing between.
+    if not any(part.when == "call" and part.passed for part in reports):
+        return Outcome.BROKEN, "the test's body did not run"
+    return Outcome.PASSED, ""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -451,7 +482,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for line in summary.describe_time(controller.own_part):
         terminalreporter.write_line(line)
     place = config.getoption("report_dir")
-    terminalreporter.write_line(f"seed {controller.seed}; {place}/report.json, {place}/index.html")
+    files = controller.unwritten or f"{place}/report.json, {place}/index.html"
+    terminalreporter.write_line(f"seed {controller.seed}; {files}")
     if config.getoption("keep_on_fail") and vms.status(controller.profile.name) == "up":
         terminalreporter.write_line(f"the machine is up: ci/nox -s vms -- ssh {controller.profile.name}")
 

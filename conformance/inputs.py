@@ -305,14 +305,28 @@ def find_pip() -> Path:
 
 
 def download_wheels(wheel: Path, directory: Path, python: str) -> Path:
-    """Put `wheel` and the wheels it depends on, for a Python such as 3.11, into a directory; return that."""
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()[:16]
-    target = directory / f"wheels-{digest}-{python}"
-    if not (target / "done").exists():
+    """Put `wheel` and the wheels it depends on, for a Python such as 3.11, into a directory; return that.
+
+    Raises:
+        InputError: They could not be had, or `wheel` was replaced before pip had read it.
+    """
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    target = directory / f"wheels-{digest[:16]}-{python}"
+    kept = target / wheel.name
+    # What is kept is judged by its bytes too: its name is only what somebody meant to put there.
+    if not (target / "done").exists() or not _has_digest(kept, digest):
+        shutil.rmtree(target, ignore_errors=True)
         download(str(wheel), target, python)
+        if not _has_digest(kept, digest):
+            shutil.rmtree(target)
+            raise InputError(f"{wheel}: the wheel changed while the run prepared; run again")
         (target / "done").touch()
     keep_newest(target, "wheels-*")
     return target
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
 
 
 def download(requirement: str, target: Path, python: str) -> None:

@@ -56,6 +56,24 @@ class Product:
             facts["wheel_shim_sha256"] = provenance.digest_shim(self.wheel)
         return facts
 
+    def copy_to(self, directory: Path) -> "Product":
+        """Return the same product from copies in `directory`.
+
+        What is told of a product and what is installed are read at different times, and another run in the same tree
+        builds its wheel where this one's lies.
+        """
+        return Product(
+            _copy_to(self.wheel, directory / "wheel"),
+            _copy_to(self.shim, directory / "shim"),
+        )
+
+
+def _copy_to(path: Path | None, directory: Path) -> Path | None:
+    if path is None:
+        return None
+    directory.mkdir()
+    return Path(shutil.copy(path, directory))
+
 
 def install(
     guest: vms.Guest,

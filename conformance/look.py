@@ -53,7 +53,8 @@ PROGRAMS = (
 )
 ROOT = 0
 # Where a caller can write: his images hold setuid files of his own, and what is root's there, somebody left.
-SCRATCH = ("/home", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # searched, not written to
+# The last is `subject.HOME`, the homes that the clauses run in among it: this file imports nothing of the kit.
+SCRATCH = ("/home", "/tmp", "/var/tmp", "/dev/shm", "/var/lib/locald-kit")  # noqa: S108  # searched, not written to
 # Of what others mount and unmount, nothing can be said.
 OURS = ("locald", "kit-")
 

@@ -13,6 +13,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +22,12 @@ from typing import Final, NoReturn, Protocol
 
 import vms
 from conformance import again, progress
+from conformance.clauses import OURS
 from conformance.release.policy import read_policy
 from conformance.rendering import summary
+from conformance.report import Json, ReportError
 from conformance.report_files import read_report
-from conformance.session import REPORTS, ROOT
+from conformance.session import REPORTS, ROOT, now_text
 
 INTERRUPTED: Final = 130
 WORKERS: Final = 2
@@ -46,7 +49,7 @@ class Plan:
     profiles: tuple[str, ...]
     jobs: int
     reports: Path
-    # For every pytest process: the wheel, the clauses, the seed.
+    # For every pytest process: the wheel, the clauses, the seed, the runtime.
     options: tuple[str, ...]
 
     def make_command(self, profile: str) -> list[str]:
@@ -105,7 +108,11 @@ class Run:
     process: "subprocess.Popen[bytes]"
     # Where the process tells how far it is; its end is the end of the run.
     pipe: int
+    # Whether the machine was up, or may have been: then it is somebody's who wants it after the run too.
+    was_up: bool
     begun: float = field(default_factory=time.monotonic)
+    # Whether it told anything: pytest that only lists its tests judges nothing and exits with 0.
+    told: bool = False
     _rest: bytes = b""
 
     def read(self) -> list[progress.State] | None:
@@ -113,12 +120,14 @@ class Run:
         content = os.read(self.pipe, 65536)
         if not content:
             return None
+        self.told = True
         *lines, self._rest = (self._rest + content).split(b"\n")
         return [progress.parse_state(line) for line in lines]
 
 
 def start(plan: Plan, profile: str) -> Run:
     """Start the process that judges one host."""
+    was_up = ask_status(profile) != "down"
     reader, writer = os.pipe()
     try:
         with (plan.reports / f"{profile}.log").open("wb") as log:
@@ -137,14 +146,14 @@ def start(plan: Plan, profile: str) -> Run:
         raise
     finally:
         os.close(writer)
-    return Run(profile, process, reader)
+    return Run(profile, process, reader, was_up)
 
 
 def judge(plan: Plan, view: View) -> dict[str, int]:
     """Judge all hosts and return each one's exit code.
 
     Raises:
-        KeyboardInterrupt: The person, or TERM or HUP, ended it; every machine is gone.
+        KeyboardInterrupt: The person, or TERM or HUP, ended it, and so every run.
     """
     for profile in plan.profiles:
         view.add(profile, begun=False)
@@ -178,7 +187,8 @@ def judge(plan: Plan, view: View) -> dict[str, int]:
 
 def describe_end(run: Run, code: int) -> str:
     """Return how a run ended, for the view."""
-    return f"{'green' if code == 0 else f'NOT green, exit code {code}'} after {time.monotonic() - run.begun:.0f} s"
+    state = f"NOT green, exit code {code}" if code else "green" if run.told else "judged nothing"
+    return f"{state} after {time.monotonic() - run.begun:.0f} s"
 
 
 def interrupt(running: Sequence[Run]) -> None:
@@ -198,8 +208,32 @@ def wait_or_end(run: Run, limit_s: float) -> int:
     except subprocess.TimeoutExpired:
         os.killpg(run.process.pid, signal.SIGKILL)
         code = run.process.wait()
-        vms.destroy(run.profile)
+        take_away(run)
         return code
+
+
+def take_away(run: Run) -> None:
+    """Take away the machine that a run brought up and was killed before it could take it away itself."""
+    if run.was_up:
+        return
+    try:
+        vms.destroy(run.profile)
+    except (vms.VmsError, OSError) as error:
+        # Other runs have to be ended yet.
+        sys.stderr.write(f"conformance: {run.profile}: not taken away: {on_one_line(error)}\n")
+
+
+def ask_status(profile: str) -> str:
+    """Return whether a machine is `up` or `down`; something else, with the reason, where nobody can tell."""
+    try:
+        return vms.status(profile)
+    except vms.VmsError as error:
+        return f"perhaps up ({on_one_line(error)})"
+
+
+def on_one_line(error: Exception) -> str:
+    """Return what an error says, with its hint."""
+    return " ".join(str(error).split())
 
 
 def choose_jobs(wanted: int | None) -> int:
@@ -232,31 +266,62 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="how many hosts at a time; default: processors")
     parser.add_argument("--report-dir", type=Path, help="reports/RUN; a new one named by the time by default")
+    parser.add_argument("--runtime", default=OURS, help="what runs the bundles")
     parser.add_argument("--seed", type=int, help="order of the tests; a new one each time by default")
     return parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Judge, print the matrix, and return 0 if all of it is green; 1, 2 for usage, 130 after Ctrl-C."""
+    """Judge, print the matrix, and return 0 if this run made a green report about each host; else 1.
+
+    2 for usage, 130 after Ctrl-C.
+    """
     parser = make_parser()
     chosen, rest = parser.parse_known_args(arguments)
     plan = make_plan(parser, chosen, rest)
+    if chosen.report_dir or len(plan.profiles) > 1:
+        make_directory(parser, plan.reports)
     if len(plan.profiles) == 1:
         become(plan)
-    plan.reports.mkdir(parents=True, exist_ok=True)
     # A shell's `&` has it ignored, which the runs would inherit: they could not be ended by it any more.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    begun = time.monotonic()
+    begun, since = time.monotonic(), now_text()
     try:
         with vms.interruptible(), viewed() as view:
             codes = judge(plan, view)
     except KeyboardInterrupt:
-        left = "what was up before stays up" if "--reuse" in rest else "no machine is left"
-        sys.stderr.write(f"conformance: interrupted; {left}\n")
+        with vms.undisturbed():
+            left = tuple(find_left(plan.profiles)) or ("no machine is left",)
+        for line in left:
+            sys.stderr.write(f"conformance: interrupted; {line}\n")
         return INTERRUPTED
-    for line in describe(plan, codes, time.monotonic() - begun):
+    report: Json = {"profiles": []}
+    try:
+        report = read_own(plan, since)
+    except ReportError as error:
+        sys.stderr.write(f"conformance: {on_one_line(error)}\n")
+    for line in describe(plan, report, codes, time.monotonic() - begun):
         sys.stdout.write(f"{line}\n")
-    return int(any(codes.values()))
+    green = {entry["profile"] for entry in report["profiles"] if entry["green"]}
+    # Neither is enough: a process may end well that judged nothing, or badly after its report.
+    return int(any(codes.values()) or green != set(plan.profiles))
+
+
+def make_directory(parser: argparse.ArgumentParser, directory: Path) -> None:
+    """Make the directory of the reports; ends with 2 and one line where it cannot be, or takes no file."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        parser.error(f"--report-dir {directory}: {error.strerror}")
+
+
+def find_left(profiles: Sequence[str]) -> Iterator[str]:
+    """Yield which machines --keep-on-fail, --reuse or a fault left up, and how to take each away."""
+    for name in profiles:
+        if (state := ask_status(name)) != "down":
+            yield f"{name} is {state}: ci/nox -s vms -- destroy {name}"
 
 
 def make_plan(parser: argparse.ArgumentParser, chosen: argparse.Namespace, rest: Sequence[str]) -> Plan:
@@ -270,7 +335,9 @@ def make_plan(parser: argparse.ArgumentParser, chosen: argparse.Namespace, rest:
     except vms.ProfileError as error:
         parser.error(str(error))
     if {"--last-failed", "--lf"} & set(rest):
-        profiles = tuple(name for name in profiles if had_red(name)) or parser.error("no host was red")
+        profiles = tuple(name for name in profiles if had_red(name, chosen.runtime)) or parser.error(
+            "no host was red"
+        )
     if chosen.jobs is not None and chosen.jobs < 1:
         parser.error(f"--jobs {chosen.jobs}: at least 1")
     if len(profiles) > 1 and "--shell-on-fail" in rest:
@@ -282,14 +349,14 @@ def make_plan(parser: argparse.ArgumentParser, chosen: argparse.Namespace, rest:
         profiles,
         choose_jobs(chosen.jobs),
         (chosen.report_dir or REPORTS / started).absolute(),
-        (f"--seed={seed}", f"--numprocesses={WORKERS}", *rest),
+        (f"--seed={seed}", f"--runtime={chosen.runtime}", f"--numprocesses={WORKERS}", *rest),
     )
 
 
-def had_red(profile: str) -> bool:
+def had_red(profile: str, runtime: str) -> bool:
     """Say whether the newest report about a host is not green; where there is none, its own process says so."""
     try:
-        again.find_last_failed(REPORTS, profile)
+        again.find_last_failed(REPORTS, profile, runtime)
     except again.NothingRed:
         return False
     except LookupError:
@@ -316,12 +383,29 @@ def viewed() -> Iterator[View]:
         yield board
 
 
-def describe(plan: Plan, codes: dict[str, int], seconds: float) -> Iterator[str]:
+def read_own(plan: Plan, since: str) -> Json:
+    """Return what the report says of this run's hosts; of an earlier run into the same directory, nothing.
+
+    Raises:
+        ReportError: What lies there is no report of this kit.
+    """
+    place = plan.reports / "report.json"
+    if not place.exists():
+        return {"profiles": []}
+    report = read_report(place)
+    # Times of one form, so that their order is that of the texts.
+    own = [
+        entry
+        for entry in report["profiles"]
+        if entry["profile"] in plan.profiles and entry["started"] >= since
+    ]
+    return report | {"profiles": own}
+
+
+def describe(plan: Plan, report: Json, codes: dict[str, int], seconds: float) -> Iterator[str]:
     """Yield how each process closed, the matrix, and where the time went."""
     logs = {profile: plan.reports / f"{profile}.log" for profile in plan.profiles}
     lines = {profile: log.read_text(errors="replace").splitlines() for profile, log in logs.items()}
-    place = plan.reports / "report.json"
-    report = read_report(place) if place.exists() else {"profiles": []}
     told = {entry["profile"]: entry for entry in report["profiles"]}
     for profile in plan.profiles:
         yield f"{profile}: {logs[profile]} ends:"
@@ -334,4 +418,4 @@ def describe(plan: Plan, codes: dict[str, int], seconds: float) -> Iterator[str]
         if profile not in told:
             yield f"{profile}: NOT green: no report, exit code {codes[profile]}"
     yield f"all: {seconds:.0f} s for {len(plan.profiles)} hosts, {plan.jobs} at a time"
-    yield f"{place}, {plan.reports / 'index.html'}"
+    yield f"{plan.reports / 'report.json'}, {plan.reports / 'index.html'}"

@@ -6,6 +6,7 @@ worker of xdist only connects.
 
 import contextlib
 import datetime
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -76,7 +77,9 @@ class Controller:
     # Ends the run before its last case, for the reason given.
     stop: Callable[[str], None] = lambda _: None
     tally: progress.Tally = field(default_factory=lambda: progress.Tally(lambda _: None))
+    # What the report says, and why it could not be written, if so.
     written: report.Json | None = None
+    unwritten: str = ""
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -105,6 +108,9 @@ def prepare(config: pytest.Config, controller: Controller, say: Callable[[str], 
     )
     if wheel is None and shim is None:
         raise InputError("nothing to test: give --wheel (nox -s conformance builds one) or --shim")
+    # Before all else on `machine`, so that it is let go last: a second run would judge this one's product, or take the
+    # machine away under it.
+    controller.machine.enter_context(vms.hold(name))
     with timed(controller, "boot"):
         if config.getoption("reuse") and vms.status(name) == "up":
             controller.subject["reused"] = "it was up before the run: nobody knows what was done to it"
@@ -120,8 +126,8 @@ def prepare(config: pytest.Config, controller: Controller, say: Callable[[str], 
         return
     with timed(controller, "prove"):
         controller.before = preconditions.prove(controller.guest)
-    with timed(controller, "install"):
-        product = install.Product(wheel, shim)
+    with timed(controller, "install"), tempfile.TemporaryDirectory(prefix="conformance-") as own:
+        product = install.Product(wheel, shim).copy_to(Path(own))
         controller.subject |= {**product.describe(), **controller.guest.identity}
         cache = Path(config.getoption("kit_cache")).expanduser()
         controller.subject |= install.install(
@@ -139,9 +145,7 @@ def prepare(config: pytest.Config, controller: Controller, say: Callable[[str], 
 
 
 def take_away(config: pytest.Config, controller: Controller) -> None:
-    """Destroy the machine, unless it is wanted for a look."""
-    if config.getoption("reuse"):
-        return
+    """Destroy the machine that this run booted, unless it is wanted for a look."""
     red = controller.written is not None and not controller.own_part["green"]
     if config.getoption("keep_on_fail") and red and not controller.interrupted:
         return
@@ -199,18 +203,37 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
         host=host,
         logs=counts,
     )
-    directory = Path(config.getoption("report_dir") or REPORTS / controller.started.replace(":", ""))
-    config.option.report_dir = str(directory)
-    made = report.make_profile(run, controller.catalogue, controller.waivers)
+    directory = Path(config.getoption("report_dir"))
     try:
-        controller.written = report_files.write_profile(directory, made)
+        place, controller.written = write(directory, controller, run)
+    except OSError as error:
+        # A disk may be full by now. The summary is told all the same, and a run without a report is red.
+        controller.unwritten = f"{directory}: no report could be written: {error.strerror or error}"
+        made = make_part(controller, run, controller.unwritten)
+        controller.written = report.merge_report(None, directory.name, made)
+    else:
+        config.option.report_dir = str(place)
+
+
+def write(directory: Path, controller: Controller, run: report.ProfileRun) -> tuple[Path, report.Json]:
+    """Write the report of the run; return where it lies and what it says.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    try:
+        return directory, report_files.write_profile(directory, make_part(controller, run))
     except report.ReportError as error:
         # What lies there is about another wheel or by another kit. What this run judged is kept beside it.
-        refused = replace(run, errors=(*run.errors, f"{directory}: {error}"))
-        made = report.make_profile(refused, controller.catalogue, controller.waivers)
         aside = directory / f"{run.profile}-{run.finished.replace(':', '')}"
-        config.option.report_dir = str(aside)
-        controller.written = report_files.write_profile(aside, made)
+        made = make_part(controller, run, f"{directory}: {error}")
+        return aside, report_files.write_profile(aside, made)
+
+
+def make_part(controller: Controller, run: report.ProfileRun, *errors: str) -> report.Json:
+    """Return the report's part about this run, with what more went wrong."""
+    told = replace(run, errors=(*run.errors, *errors))
+    return report.make_profile(told, controller.catalogue, controller.waivers)
 
 
 def look_again(controller: Controller, guest: vms.Guest) -> report.HostState:

@@ -103,7 +103,8 @@ def test_a_claim_of_another_hosts_is_no_news() -> None:
 def test_the_account_is_a_part_of_a_report() -> None:
     """By the schema, with when it was made, by which kit and of which wheel; and as lines for a person."""
     account = account_of(CATALOGUE, {"one": {"AB-001": "PASS"}}, [CONTROLS["one"]])
-    about = {key: samples.account()[key] for key in ("started", "finished", "kit", "wheel_sha256")}
+    names = ("started", "finished", "kit", "planted_sha256", "wheel_sha256")
+    about = {key: samples.account()[key] for key in names}
     document = make_document(account, LOCAL, {"one": {"AB-001": "PASS"}}, about)
     assert document["missed"] == [{"control": "one", "clause": "AB-001"}]
     parse_report(samples.as_bytes(samples.make_report(controls=[document])), "report")

@@ -14,7 +14,16 @@ from conformance.report import HostState
 from conformance.report_files import write_report
 from conformance.snapshot import JUDGED, find_faults
 from conformance.verdicts import Outcome
-from tests.unit.conformance.samples import GREEN, SHIM, digest, make_report, make_wheel, record, run
+from tests.unit.conformance.samples import (
+    CATALOGUE,
+    GREEN,
+    SHIM,
+    digest,
+    make_report,
+    make_wheel,
+    record,
+    run,
+)
 
 
 def test_the_newest_report_of_the_profile_says_what_was_red(tmp_path: Path) -> None:
@@ -37,6 +46,38 @@ def test_a_green_report_leaves_nothing_to_judge_again(tmp_path: Path) -> None:
     write_report(tmp_path / "a", make_report(run(*GREEN[:2], record("CD-003", Outcome.PASSED))))
     with pytest.raises(LookupError, match="no clause was red on local"):
         again.find_last_failed(tmp_path, "local")
+
+
+def test_each_runtime_has_its_own_red_clauses(tmp_path: Path) -> None:
+    """What crun fails is not what is judged again of the shim."""
+    of_crun = run(record("AB-002", Outcome.FAILED), runtime="crun", finished="2026-11-22T00:09:00Z")
+    write_report(tmp_path / "a", make_report(run(record("AB-001", Outcome.FAILED), *GREEN[1:2])))
+    write_report(tmp_path / "b", make_report(of_crun))
+
+    assert again.find_last_failed(tmp_path, "local") == ("AB-001", "CD-003")
+    with pytest.raises(LookupError, match="no report about local with runc"):
+        again.find_last_failed(tmp_path, "local", "runc")
+
+
+@pytest.mark.parametrize("should", [Outcome.PASSED, Outcome.FAILED])
+def test_a_host_that_is_red_by_no_clause_is_judged_in_full(tmp_path: Path, should: Outcome) -> None:
+    """It was changed, say: any clause may have done it; a SHOULD that is red is not why."""
+    changed = run(*GREEN[:2], record("CD-003", should), errors=("the host was changed: sysctls + x 1",))
+    write_report(tmp_path / "a", make_report(changed))
+
+    assert again.find_last_failed(tmp_path, "local") == tuple(CATALOGUE)
+
+
+def test_a_report_that_was_put_aside_counts_by_its_time(tmp_path: Path) -> None:
+    """It lies below its run's directory, whatever that is called; one of another schema does not count."""
+    red = run(record("AB-001", Outcome.FAILED), *GREEN[1:2], finished="2026-11-22T00:03:00Z")
+    write_report(tmp_path / "z", make_report(run(*GREEN[:2], record("CD-003", Outcome.PASSED))))
+    write_report(tmp_path / "a/local-2026-11-22T000300Z", make_report(red))
+    old = make_report(run(*GREEN, finished="2026-11-22T00:09:00Z"))
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y/report.json").write_text(json.dumps(old | {"schema": "locald-conformance-report/1"}))
+
+    assert again.find_last_failed(tmp_path, "local") == ("AB-001", "CD-003")
 
 
 def make_kit(root: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conformance import inputs
-from conformance.inputs import InputError, compile_static, find_compiled, run_program
+from conformance.inputs import InputError, compile_static, download_wheels, find_compiled, run_program
 
 LIMIT_S = 10.0
 
@@ -117,3 +117,41 @@ def test_a_failure_has_the_programs_words() -> None:
     with pytest.raises(InputError, match="/no/such: "):
         run_program(["/no/such"], limit_s=LIMIT_S)
     assert run_program(["/bin/sh", "-c", "echo out; echo err >&2"], limit_s=LIMIT_S) == "out\n"
+
+
+def test_a_wheel_that_changed_before_pip_read_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be judged under the digest of the one before; nothing of it is kept for the next run."""
+    wheel, cache = tmp_path / "x.whl", tmp_path / "cache"
+    wheel.write_bytes(b"of this run")
+
+    def late(_requirement: str, target: Path, _python: str) -> None:
+        target.mkdir(parents=True)
+        (target / "x.whl").write_bytes(b"of another")
+
+    monkeypatch.setattr(inputs, "download", late)
+    with pytest.raises(InputError, match=r"the wheel changed while the run prepared; run again$"):
+        download_wheels(wheel, cache, "3.11")
+    assert list(cache.iterdir()) == []
+
+
+def test_kept_wheels_are_judged_by_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are downloaded once, and again where what is kept is not what its name says."""
+    wheel, cache = tmp_path / "x.whl", tmp_path / "cache"
+    wheel.write_bytes(b"of this run")
+    downloads = []
+
+    def copy(requirement: str, target: Path, python: str) -> None:
+        downloads.append(python)
+        target.mkdir(parents=True)
+        (target / "x.whl").write_bytes(Path(requirement).read_bytes())
+
+    monkeypatch.setattr(inputs, "download", copy)
+    kept = download_wheels(wheel, cache, "3.11")
+    assert download_wheels(wheel, cache, "3.11") == kept
+    assert downloads == ["3.11"]
+    (kept / "x.whl").write_bytes(b"of another")
+
+    assert (download_wheels(wheel, cache, "3.11") / "x.whl").read_bytes() == b"of this run"
+    assert downloads == ["3.11", "3.11"]

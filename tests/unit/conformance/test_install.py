@@ -137,3 +137,22 @@ def test_what_was_used_last_is_kept(tmp_path: Path) -> None:
     gone = {directory.name for directory in made if not directory.exists()}
     assert gone == {"wheels-1", "wheels-2"}
     assert (tmp_path / "registry-image").exists()
+
+
+def test_what_is_installed_is_what_was_told(tmp_path: Path) -> None:
+    """Also after another run has built its wheel, or its shim, in the same place."""
+    wheel, shim, own = tmp_path / "locald.whl", tmp_path / "shim", tmp_path / "own"
+    wheel.write_bytes(make_wheel(b"of this run"))
+    shim.write_bytes(b"shim of this run")
+    own.mkdir()
+    told = install.Product(wheel, shim).describe()
+
+    product = install.Product(wheel, shim).copy_to(own)
+    wheel.write_bytes(make_wheel(b"of another"))
+    shim.write_bytes(b"of another")
+    guest = Guest("")
+    install.install(guest, product, tmp_path, ("plain",), debian=False)
+
+    assert product.describe() == told
+    assert guest.pushed["shim"] == b"shim of this run"
+    assert install.Product(wheel, None).copy_to(tmp_path).shim is None

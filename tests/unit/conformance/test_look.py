@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance import look
+from conformance import look, subject
 
 
 @pytest.fixture
@@ -55,3 +55,9 @@ def test_in_a_home_only_what_is_roots(trees: tuple[Path, Path], monkeypatch: pyt
     assert [line.split()[0] for line in look.find_setuid()] == [str(left)]
     monkeypatch.setattr(look, "ROOT", os.geteuid() + 1)
     assert look.find_setuid() == []
+
+
+def test_the_homes_that_the_clauses_run_in_are_searched() -> None:
+    """Nobody uses the accounts' own: what root leaves, he leaves there, and it counts only because it is root's."""
+    assert any(Path(subject.HOME).is_relative_to(top) for top in look.SCRATCH)
+    assert not any(Path(subject.HOME).is_relative_to(top) for top in look.PROGRAMS)

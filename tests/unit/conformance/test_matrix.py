@@ -54,6 +54,8 @@ def start_kit(directory: Path, fault: str, *options: str, before: str) -> "subpr
             "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}",
             "FAULT": fault,
             "CALLS": str(directory / "calls"),
+            # No machine of this machine's is up there.
+            "LOCALD_VMS_HOME": str(directory / "vms"),
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -174,7 +176,7 @@ def test_the_last_failed_are_asked_of_red_hosts_alone(
     """A green one is left out; one without a report is not: its run may have died. None at all is an error."""
     known = {"local": again.NothingRed("green"), HOSTS[1]: None, HOSTS[2]: LookupError("no report")}
 
-    def find(_reports: Path, profile: str) -> tuple[str, ...]:
+    def find(_reports: Path, profile: str, _runtime: str) -> tuple[str, ...]:
         if (error := known[profile]) is not None:
             raise error
         return ("AB-001",)

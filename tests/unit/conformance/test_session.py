@@ -9,19 +9,61 @@ from pathlib import Path
 
 import pytest
 
+import vms
 from conformance.report import Json
 from conformance.report_files import read_report
 from tests.unit.conformance.fake_machine import PLUGIN
-from tests.unit.conformance.samples import make_wheel
+from tests.unit.conformance.samples import digest, make_wheel
+from vms import home
 
 ROOT = Path(__file__).resolve().parents[3]
+# More of the plugin, for some tests.
+IS_UP = 'STATES["local"] = "up"\n'
+NO_SPACE = """
+from conformance import report_files
+def write_profile(*_):
+    raise OSError(28, "No space left on device", "report.json")
+report_files.write_profile = write_profile
+"""
+ANOTHER_WHEEL = """
+import hashlib, pathlib
+def replace_wheel(guest, product, *_, **__):
+    pathlib.Path(os.environ["CALLS"]).with_name("x.whl").write_bytes(b"of another run")
+    note(hashlib.sha256(product.wheel.read_bytes()).hexdigest())
+    return {}
+install.install = replace_wheel
+"""
+NOTES_THE_HOLD = """
+import contextlib
+from conformance import report_files
+real_hold, real_write = vms.hold, report_files.write_profile
+@contextlib.contextmanager
+def hold(name):
+    with real_hold(name):
+        note("hold")
+        yield
+    note("release")
+def write_profile(*arguments):
+    note("report")
+    return real_write(*arguments)
+vms.hold, report_files.write_profile = hold, write_profile
+"""
 
 
 def run_kit(
-    directory: Path, fault: str, *options: str, terminal: int | None = None
+    directory: Path, fault: str, *options: str, terminal: int | None = None, more: str = "", addopts: str = ""
 ) -> tuple[int, str, list[str]]:
-    """Run two clauses; return the exit code, what was printed, and what was done with the machine."""
-    (directory / "fake_machine.py").write_text(PLUGIN)
+    """Run two clauses; return the exit code, what was printed, and what was done with the machine.
+
+    Args:
+        directory: For everything that the run leaves, its machines' locks too: tests run beside each other.
+        fault: What goes wrong, for the plugin.
+        options: Of the kit and of pytest.
+        terminal: Of the run, if it has one.
+        more: What else the plugin does.
+        addopts: Options that the environment brings.
+    """
+    (directory / "fake_machine.py").write_text(PLUGIN + more)
     (directory / "x.whl").write_bytes(make_wheel())
     calls = directory / "calls"
     done = subprocess.run(
@@ -36,6 +78,8 @@ def run_kit(
             "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}",
             "FAULT": fault,
             "CALLS": str(calls),
+            "PYTEST_ADDOPTS": addopts,
+            home.VARIABLE: str(directory / "vms"),
         },
         stdin=subprocess.DEVNULL if terminal is None else terminal,
         stdout=subprocess.PIPE if terminal is None else terminal,
@@ -109,6 +153,30 @@ def test_a_fault_of_the_kit_ends_the_tries(tmp_path: Path) -> None:
     code, _, calls = run_kit(tmp_path, "breaks")
     assert (code, profile_of(tmp_path)["totals"]) == (1, {"ERROR": 2})
     assert {calls.count(node) for node in calls if "::" in node} == {2}
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize(
+    ("options", "addopts"),
+    [(("--setup-only",), ""), (("--setup-plan", "-n2"), ""), ((), "--setup-only")],
+)
+def test_a_body_that_did_not_run_did_not_pass(tmp_path: Path, options: tuple[str, ...], addopts: str) -> None:
+    """Set-up and tear-down alone judge nothing, whoever asked pytest for that."""
+    code, _, calls = run_kit(tmp_path, "passes", *options, addopts=addopts)
+    profile = profile_of(tmp_path)
+
+    assert (code, profile["green"], profile["totals"]) == (1, False, {"ERROR": 2})
+    assert not [call for call in calls if "::" in call]
+    for clause in profile["clauses"]:
+        for test in clause["tests"]:
+            assert [attempt["message"] for attempt in test["attempts"]] == ["the test's body did not run"]
+
+
+@pytest.mark.spawns
+def test_set_up_may_be_shown(tmp_path: Path) -> None:
+    """The bodies run."""
+    code, said, _ = run_kit(tmp_path, "passes", "--setup-show")
+    assert (code, profile_of(tmp_path)["totals"]) == (0, {"PASS": 2}), said
 
 
 @pytest.mark.spawns
@@ -186,6 +254,84 @@ def test_what_is_to_be_tested_has_to_be_there(tmp_path: Path) -> None:
         code, said, calls = run_kit(tmp_path, "passes", f"{option}={tmp_path}/none")
         assert (code, calls) == (4, [])
         assert f"{option} {tmp_path}/none: no such file" in said
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize("place", ["x.whl", "x.whl/below", "/proc"])
+def test_the_report_has_to_have_a_place(tmp_path: Path, place: str) -> None:
+    """A file, or where nobody may write: refused in one line, before anything is booted."""
+    code, said, calls = run_kit(tmp_path, "passes", f"--report-dir={tmp_path / place}")
+    assert (code, calls) == (4, [])
+    assert f"--report-dir {tmp_path / place}: no report can be written there: " in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize(("options", "stays"), [((), False), (("--keep-on-fail",), True)])
+def test_a_report_that_cannot_be_written_is_told(
+    tmp_path: Path, options: tuple[str, ...], *, stays: bool
+) -> None:
+    """In a line, with the summary; such a run is red, whatever it judged, and its machine can be kept."""
+    code, said, calls = run_kit(tmp_path, "passes", *options, more=NO_SPACE)
+
+    assert (code, "destroy" in calls) == (1, not stays)
+    assert f"seed 3; {tmp_path}/run: no report could be written: No space left on device\n" in said
+    assert "local: NOT green (a selection of clauses): 2 clauses: 2 PASS" in said
+    assert "Traceback" not in said
+    assert "report.json" not in said
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize(
+    ("fault", "more", "done"),
+    [
+        ("passes", "", ["up", "destroy"]),
+        ("stopped", "", ["up", "destroy"]),
+        ("passes", IS_UP, []),
+        ("stopped", IS_UP, []),
+    ],
+)
+def test_a_reused_machine_stays_if_it_was_up(tmp_path: Path, fault: str, more: str, done: list[str]) -> None:
+    """One that the run had to boot after all is its own to take away, after Ctrl-C too."""
+    _, _, calls = run_kit(tmp_path, fault, "--reuse", more=more)
+    assert [call for call in calls if "::" not in call] == done
+
+
+@pytest.mark.spawns
+def test_a_machine_that_another_run_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up or not, planted or not: it would judge what the other one installed."""
+    monkeypatch.setenv(home.VARIABLE, str(tmp_path / "vms"))
+    for options in ((), ("--reuse",), ("--reuse", "--planted=a-fault")):
+        with vms.hold("local"):
+            code, said, calls = run_kit(tmp_path, "passes", *options, more=IS_UP)
+        assert (code, calls) == (1, [])
+        assert "error: local is in use by another run" in said
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize(
+    ("options", "more", "done"),
+    [
+        ((), "", ["hold", "up", "report", "destroy", "release"]),
+        # Its workers only connect.
+        (("-n2",), "", ["hold", "up", "report", "destroy", "release"]),
+        (("--reuse", "--planted=a-fault"), IS_UP, ["hold", "report", "release"]),
+    ],
+)
+def test_a_run_has_its_machine_to_the_end(
+    tmp_path: Path, options: tuple[str, ...], more: str, done: list[str]
+) -> None:
+    """From before the boot until it has reported and taken the machine away."""
+    _, _, calls = run_kit(tmp_path, "passes", *options, more=more + NOTES_THE_HOLD)
+    assert [call for call in calls if "::" not in call] == done
+
+
+@pytest.mark.spawns
+def test_the_wheel_that_is_installed_is_the_one_that_is_told(tmp_path: Path) -> None:
+    """Another run of this tree builds its own in the same place meanwhile."""
+    _, _, calls = run_kit(tmp_path, "passes", more=ANOTHER_WHEEL)
+    assert profile_of(tmp_path)["subject"]["wheel_sha256"] == digest(make_wheel())
+    assert calls[1] == digest(make_wheel())
 
 
 @pytest.mark.spawns

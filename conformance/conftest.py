@@ -127,6 +127,8 @@ def pytest_configure(config: pytest.Config) -> None:
         started=started,
         runtime=config.getoption("runtime"),
     )
+    # Whatever breaks on the way to the report.
+    config.add_cleanup(config.stash[CONTROLLER].machine.close)
     # pytest_runtest_logreport is not told the config.
     _CONTROLLERS[:] = [config.stash[CONTROLLER]]
 
@@ -417,9 +419,23 @@ def gather(part: pytest.TestReport) -> None:
                 tally.count(tuple(data["clauses"]), data["node"], passed=passed)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Prove again, report, take the machine away; the run is red unless the report is green."""
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    """Prove again, report, take the machine away; the run is red unless the report is green.
+
+    Around the others: xdist waits for its workers there, and Ctrl-C in that time must not leave the machine.
+    """
+    result = None
+    try:
+        result = yield
+    except KeyboardInterrupt:
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
+    finish(session)
+    return result
+
+
+def finish(session: pytest.Session) -> None:
+    """Do as `pytest_sessionfinish` says, in the process that has the machine."""
     config = session.config
     if CONTROLLER not in config.stash or config.option.collectonly:
         return

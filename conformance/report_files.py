@@ -101,12 +101,13 @@ def write_profile(directory: Path, profile: Json) -> Json:
 
 
 def write_report(directory: Path, report: Json) -> None:
-    """Write report.json, junit.xml and index.html into `directory`, each renamed into place."""
+    """Write junit.xml, index.html and report.json into `directory`, each renamed into place."""
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    replace_file(directory / "report.json", text.encode(errors="backslashreplace"))
     replace_file(directory / "junit.xml", make_junit(report))
     replace_file(directory / "index.html", make_page(report).encode(errors="backslashreplace"))
+    # Last: where the disk is full before, nothing says that all is well.
+    replace_file(directory / "report.json", text.encode(errors="backslashreplace"))
 
 
 def _refuse_constant(name: str) -> object:

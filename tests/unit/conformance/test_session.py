@@ -33,6 +33,13 @@ def replace_wheel(guest, product, *_, **__):
     return {}
 install.install = replace_wheel
 """
+INTERRUPTED_LATE = """
+import pytest
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session):
+    if not hasattr(session.config, "workerinput"):
+        raise KeyboardInterrupt
+"""
 NOTES_THE_HOLD = """
 import contextlib
 from conformance import report_files
@@ -177,6 +184,15 @@ def test_set_up_may_be_shown(tmp_path: Path) -> None:
     """The bodies run."""
     code, said, _ = run_kit(tmp_path, "passes", "--setup-show")
     assert (code, profile_of(tmp_path)["totals"]) == (0, {"PASS": 2}), said
+
+
+@pytest.mark.spawns
+def test_an_interruption_while_workers_end_leaves_nothing(tmp_path: Path) -> None:
+    """The workers are waited for before the kit has its turn: that is no time to lose a machine in."""
+    code, said, calls = run_kit(tmp_path, "passes", "-n2", more=INTERRUPTED_LATE)
+
+    assert (code, calls[-1]) == (2, "destroy"), said
+    assert "Traceback" not in said
 
 
 @pytest.mark.spawns

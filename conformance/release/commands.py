@@ -57,8 +57,7 @@ def add_verbs(verbs: Any) -> None:
     signing.add_argument("--key", required=True, type=Path, help="a private ed25519 key, PEM or ssh")
     signing.add_argument(
         "--valid-days",
-        type=int,
-        choices=range(1, MAX_DAYS + 1),
+        type=parse_days,
         metavar="DAYS",
         default=VALID_DAYS,
         help=f"1 to {MAX_DAYS}; default: %(default)s",
@@ -91,6 +90,13 @@ def parse_moment(text: str) -> datetime.datetime:
     if moment is None:
         raise argparse.ArgumentTypeError(f"{text}: not a time such as 2026-11-30T12:00:00Z")
     return moment
+
+
+def parse_days(text: str) -> int:
+    """Return the number of days that was typed."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_DAYS:
+        raise argparse.ArgumentTypeError(f"{text}: not 1 to {MAX_DAYS} days")
+    return int(text)
 
 
 def run(chosen: argparse.Namespace) -> int:

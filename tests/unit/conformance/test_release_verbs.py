@@ -179,7 +179,7 @@ def test_numbers_that_no_calendar_has_are_refused(
     for days in ("-1", "0", "99999999", "x"):
         with pytest.raises(SystemExit):
             command.main(["sign", str(report), f"--key={keys[0]}", f"--valid-days={days}"])
-    assert "--valid-days" in capsys.readouterr().err
+        assert f"argument --valid-days: {days}: not 1 to 366 days\n" in capsys.readouterr().err
     assert (
         command.main(["gate", str(wheel), str(report), f"--key={keys[1]}", "--at=9999-12-31T23:59:59Z"]) == 1
     )

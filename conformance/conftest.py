@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import random
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import vms
 from conformance import again, clauses, controls, progress, report, runtimes, waivers
 from conformance.hostile import Hostile
 from conformance.rendering import summary
+from conformance.report_files import make_place
 from conformance.session import REPORTS, TROUBLE, Controller, conclude, now_text, prepare
 from conformance.subject import PEER, SHIM, Agent, Subject
 from conformance.verdicts import Outcome
@@ -145,10 +145,7 @@ def require_place(config: pytest.Config, default: Path) -> None:
     """Make the place of the report; refuse one that cannot be written to, before a machine is booted for it."""
     directory = Path(config.getoption("report_dir") or default)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        # Asked of the file system and not of the mode: root may write anywhere, but not to what is mounted read-only.
-        with tempfile.TemporaryFile(dir=directory) as probe:
-            probe.write(b"probe")
+        make_place(directory)
     except OSError as error:
         said = error.strerror or error
         raise pytest.UsageError(
@@ -500,8 +497,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     place = config.getoption("report_dir")
     files = controller.unwritten or f"{place}/report.json, {place}/index.html"
     terminalreporter.write_line(f"seed {controller.seed}; {files}")
-    if config.getoption("keep_on_fail") and vms.status(controller.profile.name) == "up":
-        terminalreporter.write_line(f"the machine is up: ci/nox -s vms -- ssh {controller.profile.name}")
+    if config.getoption("keep_on_fail"):
+        # libvirt may not say, which must not cost the summary.
+        with contextlib.suppress(vms.VmsError):
+            if vms.status(controller.profile.name) == "up":
+                terminalreporter.write_line(
+                    f"the machine is up: ci/nox -s vms -- ssh {controller.profile.name}"
+                )
 
 
 @pytest.fixture(scope="session")

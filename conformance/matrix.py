@@ -13,7 +13,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from conformance.clauses import OURS
 from conformance.release.policy import read_policy
 from conformance.rendering import summary
 from conformance.report import Json, ReportError
-from conformance.report_files import read_report
+from conformance.report_files import make_place, read_report
 from conformance.session import REPORTS, ROOT, now_text
 
 INTERRUPTED: Final = 130
@@ -310,9 +309,7 @@ def main(arguments: Sequence[str]) -> int:
 def make_directory(parser: argparse.ArgumentParser, directory: Path) -> None:
     """Make the directory of the reports; ends with 2 and one line where it cannot be, or takes no file."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
+        make_place(directory)
     except OSError as error:
         parser.error(f"--report-dir {directory}: {error.strerror}")
 

@@ -9,6 +9,7 @@ import fcntl
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -84,6 +85,18 @@ def judge_report(document: Any, name: str) -> Json:
 @cache
 def _validator() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text("utf-8")))
+
+
+def make_place(directory: Path) -> None:
+    """Make the directory of a report, before a machine is booted for it.
+
+    Raises:
+        OSError: It cannot be made, or takes no file.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    # Asked of the file system and not of the mode: root may write anywhere, but not to what is mounted read-only.
+    with tempfile.TemporaryFile(dir=directory) as probe:
+        probe.write(b"probe")
 
 
 def write_profile(directory: Path, profile: Json) -> Json:

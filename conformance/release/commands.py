@@ -129,7 +129,10 @@ def run_merge(chosen: argparse.Namespace) -> int:
 
 def judge_account(account: Any, name: str, joined: Json) -> Json:
     """Return an account that was read, judged by the schema as the part of the report that it becomes."""
-    (read,) = judge_report({**joined, "controls": [account]}, name)["controls"]
+    # With one host: all were judged when they were read, and are a hundred times as long.
+    (read,) = judge_report({**joined, "profiles": joined["profiles"][:1], "controls": [account]}, name)[
+        "controls"
+    ]
     result: Json = read
     return result
 

@@ -4,6 +4,8 @@ run judges (`nox -s conformance` calls it); list [GLOB], explain ID; merge, sign
 """
 
 import argparse
+import os
+import signal
 import sys
 import textwrap
 from pathlib import Path
@@ -73,5 +75,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def start() -> int:
+    """Run the verb that was typed; who has read enough, such as `head`, ends it as the signal would."""
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start())

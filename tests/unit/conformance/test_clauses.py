@@ -1,6 +1,10 @@
 """The catalogue: what its parser accepts, and what stops a run."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -179,3 +183,15 @@ def test_the_shipped_catalogue_is_sound() -> None:
     check_coverage(catalogue, {name for named in tests.values() for name in named})
     assert len(catalogue) >= 40
     assert {clause.family for clause in catalogue.values()} >= {"BUNDLE", "LEAF", "DISC", "PRIV", "ID", "SIG"}
+
+
+@pytest.mark.spawns
+def test_a_reader_that_has_enough_ends_the_list() -> None:
+    """`list | head`: as any program ends whose reader is gone, and nothing is said."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "conformance", "list"], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

@@ -158,12 +158,13 @@ def up(profile: Profile, *, report: Callable[[str], None], limit_s: float, cold:
         BootError: Two boots failed; the message ends with the last lines of log and console.
     """
     host.require()
+    host.start_daemon()
+    # Before anything that can fail: the caller takes away what a failed `up` may have left.
+    saved.require_off(_find(profile).outside)
     with contextlib.ExitStack() as alone:
         alone.enter_context(home.alone())
         box = boxes.find(profile, report=report)
         host.start()
-        # Before its facts are written over.
-        saved.require_off(_find(profile).outside)
         accelerator = accel.choose(box.kernel_image, box.sha256) if box.kernel_image else accel.recall()
         _prune(box)
         if any(volume.startswith(f"{box.name}_") for volume in _volumes()):

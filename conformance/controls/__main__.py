@@ -138,8 +138,15 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
 
 
 def main() -> int:
-    """Run the controls and print the account."""
+    """Run the controls on a copy of the wheel: it is read for the account, and again for each machine."""
     arguments = parse_arguments()
+    with tempfile.TemporaryDirectory(prefix="locald-controls-") as own:
+        arguments.wheel = install.Product(arguments.wheel, None).copy_to(Path(own)).wheel
+        return plant_all(arguments)
+
+
+def plant_all(arguments: argparse.Namespace) -> int:
+    """Run the controls that were asked for, and print the account."""
     plan = make_plan(arguments)
     started = now_text()
     directory = arguments.report_dir or ROOT / "reports" / f"controls-{started.replace(':', '')}"

@@ -105,6 +105,17 @@ def test_the_named_box_is_fetched_once(tmp_path: Path, server: Server) -> None:
         fetch()
 
 
+def test_what_a_killed_fetch_left_is_written_over(tmp_path: Path, server: Server) -> None:
+    """It is gigabytes for a real box, and longer than this one."""
+    sha256 = name_box(tmp_path, server)
+    left = tmp_path / "home/public" / sha256 / "some.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(bytes(2 * len(server.content)))
+
+    assert fetch().read_bytes() == server.content
+    assert left_over(tmp_path) == ["some.box"]
+
+
 def test_another_file_is_refused_and_not_kept(tmp_path: Path, server: Server) -> None:
     """Whoever serves it has changed it, or the user has mistyped it."""
     name_box(tmp_path, server, sha256="0" * 64)

@@ -156,8 +156,8 @@ def find_shim(installation: Installation) -> str:
     if os.statvfs(path).f_flag & os.ST_NOSUID:
         raise ShimNosuid(
             f"{path} lies on a file system mounted nosuid, where a setuid program has no effect.",
-            hint="Install locald elsewhere, such as in /opt/locald: "
-            "sudo python3 -m venv /opt/locald && sudo /opt/locald/bin/pip install locald && "
+            hint="Install locald's wheel elsewhere, such as in /opt/locald: "
+            "sudo python3 -m venv /opt/locald && sudo /opt/locald/bin/pip install ./locald-*.whl && "
             "sudo /opt/locald/bin/locald admin setup",
         )
     return path

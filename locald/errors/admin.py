@@ -97,5 +97,5 @@ class SetupPlaceRefused(LocaldError):
         super().__init__(
             f"{path} cannot become setuid there: {reason}.",
             hint="Install locald on a local file system without nosuid, such as /opt/locald: "
-            "python3 -m venv /opt/locald && /opt/locald/bin/pip install locald",
+            "python3 -m venv /opt/locald && /opt/locald/bin/pip install ./locald-*.whl",
         )

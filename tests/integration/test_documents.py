@@ -20,9 +20,9 @@ BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Commands that another test runs: whoever changes one looks there. What they need is not to be had twice in a test run.
 ELSEWHERE = {
     r"pipx install \.": "tests/integration/test_install.py [pipx]",
-    r"pipx install locald": "tests/integration/test_install.py [pipx]",
-    r"uv tool install locald": "tests/integration/test_install.py [uv]",
-    r"python3 -m venv ~/locald && ~/locald/bin/pip install locald": "tests/integration/test_install.py [pip]",
+    r"pipx install \./locald-\*\.whl": "tests/integration/test_install.py [pipx]",
+    r"uv tool install \./locald-\*\.whl": "tests/integration/test_install.py [uv]",
+    r"python3 -m venv ~/locald && ~/locald/bin/pip install \./locald-\*\.whl": "tests/integration/test_install.py",
     r"sudo ~/\.local/bin/locald admin setup": "tests/integration/test_sudo_prompt.py",
     r"locald run docker\.io/library/\S+ -- .*": "tests/integration/images/test_registry.py, conformance",
     r"locald rmi docker\.io/library/\S+": "tests/integration/images, test_run.py",

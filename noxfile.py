@@ -118,7 +118,7 @@ def hostile(session: nox.Session) -> None:
     pytest(session, "tests/shim", "--hostile", *session.posargs)
 
 
-@nox.session(default=False, tags=["vm"])
+@nox.session(default=False)
 def conformance(session: nox.Session) -> None:
     """Judge every clause on each host: `nox -s conformance -- [--profile A,B] [--jobs N] [--clause GLOB] …`."""
     require_root(session)
@@ -142,7 +142,7 @@ def controls(session: nox.Session) -> None:
 def vms(session: nox.Session) -> None:
     """Machines by hand: `nox -s vms -- up|ssh|prove|status|destroy PROFILE`, or without a word their tests."""
     require_root(session)
-    require_programs(session, "base", "tests", "conformance")
+    require_programs(session, "base", "tests", "conformance", *(() if session.posargs else ("vm",)))
     install_groups(session, "conformance")
     if session.posargs:
         kit(session, "vms", *session.posargs)

@@ -1,6 +1,6 @@
 """What a guest promises, on each kind of machine: `local` by root, a virtual one by marker `vm`.
 
-pytest -m vm tests/integration/vms      # builds the box if need be; minutes, not seconds
+ci/nox -s vms      # builds the box if need be; minutes, not seconds
 """
 
 import os

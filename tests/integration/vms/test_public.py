@@ -3,7 +3,7 @@
 No such box can be had here by its publisher's address, so our Debian 12 is made into one: its kernel inside the disk
 behind a boot loader, none of our kernel arguments, and nobody but `vagrant` can log in.
 
-pytest -m vm tests/integration/vms/test_public.py
+ci/nox -s vms      # with the other tests that boot machines
 """
 
 import hashlib

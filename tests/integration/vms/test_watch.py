@@ -1,6 +1,6 @@
 """A machine that stops being what its profile says while it is used: seen, also when all is put back.
 
-pytest -m vm tests/integration/vms/test_watch.py
+ci/nox -s vms      # with the other tests that boot machines
 """
 
 from collections.abc import Iterator

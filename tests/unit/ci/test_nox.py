@@ -294,6 +294,25 @@ def test_the_sessions_that_need_root_are_those_of_noxfile(machine: Machine) -> N
     assert "tests" in [function.name for function in functions]
 
 
+def test_what_a_session_asks_for_is_what_ci_nox_installs(machine: Machine) -> None:
+    """Else a fresh machine is told of a missing program by the very command that brings it."""
+    for function in ast.parse((ROOT / "noxfile.py").read_text()).body:
+        if not isinstance(function, ast.FunctionDef) or not function.decorator_list:
+            continue
+        calls = [call for call in ast.walk(function) if isinstance(call, ast.Call)]
+        asked = {
+            word.value
+            for call in calls
+            if isinstance(call.func, ast.Name) and call.func.id == "require_programs"
+            for argument in call.args
+            for word in ast.walk(argument)
+            if isinstance(word, ast.Constant)
+        }
+        if asked:
+            installed = machine.run(f"package_lists {function.name}").stdout.split()
+            assert asked <= set(installed), function.name
+
+
 def test_what_is_missing_is_what_dpkg_does_not_have(machine: Machine) -> None:
     """A package that was removed but not purged is missing."""
     script = "printf 'installed gcc\\nconfig-files git\\n'; exit 1\n"

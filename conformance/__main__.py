@@ -1,11 +1,11 @@
-"""`python -m conformance VERB`: judge hosts, the catalogue for a person, and what is done with reports.
+"""`python3 -m conformance VERB`: judge hosts, the catalogue for a person, and what is done with reports.
 
-run judges (`nox -s conformance` calls it); list [GLOB], explain ID; merge, sign, gate and compare work on reports.
+list [GLOB] and explain ID need Python alone. run judges hosts (`ci/nox -s conformance -- …`); merge, sign, gate and
+compare work on reports (`ci/nox -s report -- merge …`): they need packages, which those commands install.
 """
 
 import argparse
-import os
-import signal
+import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -13,14 +13,17 @@ from typing import Final
 
 from conformance import clauses
 from conformance.controls import read_controls
+from vms import quiet_end
 
 HERE: Final = Path(__file__).parent
 WIDTH: Final = 100
+TREE: Final = ("conformance", "vms")
+CANNOT: Final = 2
 
 
 def main(arguments: list[str]) -> int:
     """Run one verb; 1 if there is no such clause or the catalogue is at fault."""
-    parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python3 -m conformance", description=__doc__)
     if arguments[:1] == ["run"]:
         # It brings the machines, and knows only some of its options.
         from conformance import matrix  # noqa: PLC0415
@@ -29,8 +32,9 @@ def main(arguments: list[str]) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("run", help="judge every clause on each host", add_help=False)
     listing = verbs.add_parser("list", help="the clauses, a line each")
-    listing.add_argument("glob", nargs="?", default="*")
-    verbs.add_parser("explain", help="everything about one clause").add_argument("id")
+    listing.add_argument("glob", metavar="GLOB", nargs="?", default="*", help="only these, such as 'SIG-*'")
+    explaining = verbs.add_parser("explain", help="everything about one clause")
+    explaining.add_argument("id", metavar="ID", help="such as SIG-002; a GLOB explains several")
     if arguments[:1] not in (["list"], ["explain"]):
         # They bring libraries that the catalogue does without.
         from conformance.release import commands  # noqa: PLC0415
@@ -51,7 +55,7 @@ def main(arguments: list[str]) -> int:
         return 1
     names = clauses.select(catalogue, chosen.glob if chosen.verb == "list" else chosen.id)
     if not names:
-        sys.stderr.write("conformance: there is no such clause; `python -m conformance list` names them\n")
+        sys.stderr.write("conformance: there is no such clause; `python3 -m conformance list` names them\n")
         return 1
     for name in names:
         clause = catalogue[name]
@@ -75,17 +79,21 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def start() -> int:
-    """Run the verb that was typed; who has read enough, such as `head`, ends it as the signal would."""
+def start(arguments: list[str]) -> int:
+    """Run the verb that was typed; 2 and one line where a package that it needs is not installed."""
     try:
-        code = main(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    return code
+        return main(arguments)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in {"", *TREE}:
+            # No package would mend that.
+            raise
+        run = arguments[:1] == ["run"]
+        session, rest = ("conformance", arguments[1:]) if run else ("report", arguments)
+        command = shlex.join(["ci/nox", "-s", session, "--", *rest])
+        sys.stderr.write(f"conformance: the Python package {missing} is not installed here; run: {command}\n")
+        return CANNOT
 
 
 if __name__ == "__main__":
-    sys.exit(start())
+    sys.exit(quiet_end.run_to_end(start))

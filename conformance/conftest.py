@@ -22,6 +22,7 @@ from _pytest.runner import runtestprotocol
 import vms
 from conformance import again, clauses, controls, progress, report, runtimes, waivers
 from conformance.hostile import Hostile
+from conformance.options import OPTIONS, Reader
 from conformance.rendering import summary
 from conformance.report_files import make_place
 from conformance.session import REPORTS, TROUBLE, Controller, conclude, now_text, prepare
@@ -36,6 +37,8 @@ MESSAGE_CHARS: Final = 4000
 
 CONTROLLER: Final = pytest.StashKey[Controller]()
 SUBJECT: Final = pytest.StashKey[Subject]()
+# How this process reads --profile, of which `run` takes several.
+ONE_HOST: Final = {"metavar": "NAME", "default": "local", "help": "the host to judge: a name of vms/profiles"}
 # How long a test waited for its turn: that is no time of its own.
 WAITED_S: Final = pytest.StashKey[float]()
 # Cases that pytest's own options took out.
@@ -50,35 +53,9 @@ LIVE: Final = pytest.StashKey[progress.Live]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the kit's options."""
     group = parser.getgroup("conformance")
-    group.addoption("--profile", default="local", help="the host to run on: a name of vms/profiles")
-    group.addoption("--wheel", help="the wheel under test")
-    group.addoption("--shim", help="a shim binary, instead of the wheel's or without a wheel")
-    group.addoption(
-        "--runtime", default="locald-shim", help=f"what runs the bundles: {', '.join(runtimes.RUNTIMES)}"
-    )
-    group.addoption("--clause", metavar="GLOB", help="only these clauses: globs separated by commas")
-    group.addoption(
-        "--attempts", type=int, default=3, help="a test that fails is tried so often (FLAKY if it passes)"
-    )
-    group.addoption("--seed", type=int, help="order of the tests; a new one each time by default")
-    group.addoption("--report-dir", help="reports/RUN; a new one named by the time by default")
-    group.addoption(
-        "--keep-on-fail", action="store_true", help="leave the machine up if the run is not green"
-    )
-    group.addoption(
-        "--shell-on-fail", action="store_true", help="root's shell on the machine if the run is not green"
-    )
-    group.addoption(
-        "--planted", metavar="CONTROL", help="the machine holds a planted fault: only run the clauses"
-    )
-    group.addoption("--reuse", action="store_true", help="use a machine that is up, and leave that one up")
-    group.addoption(
-        "--cold", action="store_true", help="boot the machine, whatever was kept of an earlier boot"
-    )
-    group.addoption("--kit-cache", default="~/.cache/locald-kit", help="made inputs")
-    group.addoption(
-        "--progress-fd", type=int, help="a pipe for how far it is; from `python -m conformance run`"
-    )
+    for option in OPTIONS:
+        if option.reader not in {Reader.RUN, Reader.PYTEST}:
+            option.declare(group.addoption, **(ONE_HOST if option.name == "--profile" else {}))
 
 
 @pytest.hookimpl(tryfirst=True)

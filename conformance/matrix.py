@@ -14,14 +14,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import vms
 from conformance import again, progress
-from conformance.clauses import OURS
+from conformance.options import OPTIONS, Reader
 from conformance.release.policy import read_policy
 from conformance.rendering import summary
 from conformance.report import Json, ReportError
@@ -39,6 +39,12 @@ END_LIMIT_S: Final = 180.0
 """For a run to end that said all it had to say, or that was interrupted and takes its machine away first."""
 
 TAIL_LINES: Final = 25
+
+OWN: Final[Mapping[str, Mapping[str, Any]]] = {
+    "--profile": {"action": "append"},
+    "--report-dir": {"type": Path},
+}
+"""How `run` reads an option where a host's own process reads it otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,22 +258,28 @@ def find_available_bytes() -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of `run`; what it does not know is for pytest."""
     parser = argparse.ArgumentParser(
-        prog="python -m conformance run",
-        description="Judge every clause on each host; other options are the kit's own, see docs/manual.",
+        prog="conformance",
+        usage="ci/nox -s conformance -- [OPTION ...]",
+        description="Judge every clause on each host. docs/manual/guides/reports.md says more of each option.",
+        epilog=describe_others(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         # An abbreviation might be an option of pytest's.
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--profile",
-        action="append",
-        metavar="NAMES",
-        help="names of vms/profiles, separated by commas; default: those that a release needs",
-    )
-    parser.add_argument("--jobs", type=int, metavar="N", help="how many hosts at a time; default: processors")
-    parser.add_argument("--report-dir", type=Path, help="reports/RUN; a new one named by the time by default")
-    parser.add_argument("--runtime", default=OURS, help="what runs the bundles")
-    parser.add_argument("--seed", type=int, help="order of the tests; a new one each time by default")
+    for option in OPTIONS:
+        if option.reader in {Reader.RUN, Reader.BOTH}:
+            option.declare(parser.add_argument, **OWN.get(option.name, {}))
     return parser
+
+
+def describe_others() -> str:
+    """Return the help of what is handed on to pytest, as argparse writes it."""
+    others = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False)
+    group = others.add_argument_group("for the process of each host, as are those of pytest")
+    for option in OPTIONS:
+        if option.reader in {Reader.HOST, Reader.PYTEST}:
+            option.declare(group.add_argument)
+    return others.format_help()
 
 
 def main(arguments: Sequence[str]) -> int:

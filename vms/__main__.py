@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from vms import home, host, machines, probe, process, profile
+from vms import home, host, machines, probe, process, profile, quiet_end
 from vms.deadline import Deadline
 from vms.errors import VmsError
 from vms.guest import DEFAULT_LIMIT_S
@@ -48,14 +48,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m vms",
+        prog="python3 -m vms",
         description="Machines to test on, by hand.",
         epilog=f"Everything is kept in {home.root()} (${home.VARIABLE}).",
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="the profiles")
     inner = verbs.add_parser("host", help="what this machine needs for virtual machines")
-    inner.add_argument("part", choices=("packages", "check", "stop"))
+    inner.add_argument(
+        "part",
+        choices=("packages", "check", "stop"),
+        help="name the packages; say what is missing; stop the libvirt of the kit",
+    )
     for verb, text in (
         ("build", "build the profile's box, or verify the one that is there"),
         ("up", "bring the machine up"),
@@ -65,13 +69,17 @@ def make_parser() -> argparse.ArgumentParser:
         ("ssh", "run a command on the machine, or a shell if there is none"),
     ):
         inner = verbs.add_parser(verb, help=text)
-        inner.add_argument("profile", choices=profile.names())
+        inner.add_argument("profile", choices=profile.names(), metavar="PROFILE", help="a name from `list`")
         if verb == "up":
             inner.add_argument("--cold", action="store_true", help="boot it, whatever was kept of a boot")
         if verb == "ssh":
-            inner.add_argument("--user", default="root")
+            inner.add_argument("--user", default="root", help="a user of the profile; default: %(default)s")
             inner.add_argument(
-                "--limit-s", type=float, default=DEFAULT_LIMIT_S, help="the command is ended after so long"
+                "--limit-s",
+                type=float,
+                metavar="SECONDS",
+                default=DEFAULT_LIMIT_S,
+                help="the command is ended after so long; default: %(default)s",
             )
             inner.add_argument("command", nargs="*", help="after --")
     return parser
@@ -137,4 +145,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(quiet_end.run_to_end(main))

@@ -63,8 +63,11 @@ def find_or_fetch(name: str, *, report: Callable[[str], None]) -> Path:
 
 def _read_user_file(name: str) -> tuple[str, str]:
     path = user_file()
-    example = f'[{name}]\\nurl = "https://…/{name}.box"\\nsha256 = "…"'
-    hint = f"say which file it is in {path} (or ${VARIABLE}): {example}"
+    # On one line, which survives where a report makes one line of a hint, and before any table's own line.
+    example = f'{name} = {{ url = "https://…/{name}.box", sha256 = "…" }}'
+    hint = (
+        f"say which file it is in the first line of {path} (or of the file that ${VARIABLE} names): {example}"
+    )
     try:
         table = Table(tomllib.loads(path.read_text("utf-8")), path, "boxes")
     except FileNotFoundError as error:

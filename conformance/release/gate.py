@@ -48,7 +48,7 @@ def find_faults(case: Case) -> list[str]:
 
 def _judge_signature(case: Case, report: Json) -> Iterator[str]:
     if case.envelope is None:
-        yield "unsigned: there is no envelope beside the report (python -m conformance sign)"
+        yield "unsigned: there is no envelope beside the report (ci/nox -s report -- sign REPORT --key KEY)"
         return
     try:
         statement, why_not = open_envelope(case.envelope, list(case.keys))

@@ -10,7 +10,7 @@ from conformance.report import Json
 def judge_accounts(case: Case, accounts: Sequence[Json]) -> Iterator[str]:
     """Yield what the accounts lack, or show that must not be; each is about one host, together they are about all."""
     if not accounts:
-        yield "the report has no account of them (python -m conformance merge --controls)"
+        yield "the report has no account of them (ci/nox -s report -- merge REPORT --controls CONTROLS -o DIRECTORY)"
         return
     red: set[tuple[str, str]] = set()
     for account in accounts:

@@ -262,7 +262,7 @@ def test_an_unsigned_report_is_refused(keys: tuple[Path, Path]) -> None:
     """There is no envelope, or it is none."""
     case = make_case(make_report(), keys)
     assert find_faults(replace(case, envelope=None)) == [
-        "unsigned: there is no envelope beside the report (python -m conformance sign)"
+        "unsigned: there is no envelope beside the report (ci/nox -s report -- sign REPORT --key KEY)"
     ]
     for broken in (b"", b"{}", b"[]", b"null", b'{"payload": 1, "payloadType": 2, "signatures": 3}'):
         (fault,) = find_faults(replace(case, envelope=broken))
@@ -425,7 +425,7 @@ def test_the_planted_faults_are_judged(keys: tuple[Path, Path]) -> None:
         "planted faults: local: 1 faults are not this tree's: strange"
     ]
     (fault,) = find_faults(make_case(make_report(controls=()), keys))
-    assert "no account of them" in fault
+    assert "no account of them (ci/nox -s report -- merge REPORT --controls CONTROLS -o DIRECTORY)" in fault
 
 
 def test_a_fault_is_planted_where_it_can_be_seen(keys: tuple[Path, Path]) -> None:

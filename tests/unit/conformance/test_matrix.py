@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conformance import again, matrix
+from conformance.options import OPTIONS, Reader
 from conformance.progress import State
 from conformance.release.policy import read_policy
 from conformance.report_files import read_report
@@ -155,6 +157,15 @@ def test_what_cannot_be_done_is_a_usage_error(
         matrix.main(words)
     assert ended.value.code == USAGE
     assert says in capsys.readouterr().err
+
+
+def test_the_help_of_a_run_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that `run` reads and those that it hands on; what the kit says to itself is not for a person."""
+    with pytest.raises(SystemExit) as ended:
+        matrix.main(["--help"])
+    assert ended.value.code == 0
+    listed = re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(listed) == sorted(option.name for option in OPTIONS if option.reader is not Reader.INNER)
 
 
 def test_by_default_the_hosts_of_a_release_are_judged() -> None:

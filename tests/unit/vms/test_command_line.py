@@ -1,5 +1,11 @@
 """`python -m vms`, as far as it goes without a machine."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from vms.__main__ import parse
@@ -27,3 +33,19 @@ def test_other_verbs_run_no_command(capsys: pytest.CaptureFixture[str]) -> None:
         parse(["up", "local", "--", "id"])
     assert ended.value.code == 2
     assert "up runs no command" in capsys.readouterr().err
+
+
+@pytest.mark.spawns
+def test_a_reader_that_has_enough_ends_the_list() -> None:
+    """`list | head`: as any program ends whose reader is gone, and nothing is said."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "vms", "list"],
+        cwd=Path(__file__).resolve().parents[3],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

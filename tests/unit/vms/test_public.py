@@ -176,6 +176,21 @@ def test_who_names_no_box_is_told_where_to(tmp_path: Path, server: Server) -> No
     assert server.asked == 0
 
 
+def test_what_the_hint_shows_can_be_pasted(tmp_path: Path, server: Server) -> None:
+    """Into the first line, whatever stands below, with the two values filled in."""
+    file = tmp_path / "boxes.toml"
+    file.write_text('[other]\nurl = "http://x"\nsha256 = "y"\n')
+    with pytest.raises(BoxError) as caught:
+        fetch()
+    line = caught.value.hint.partition(" names): ")[2]
+    sha256 = hashlib.sha256(server.content).hexdigest()
+    address = f"http://127.0.0.1:{server.server_port}/some.box"
+    filled = line.replace("https://…/some.box", address).replace('"…"', f'"{sha256}"')
+    file.write_text(f"{filled}\n{file.read_text()}")
+
+    assert fetch().read_bytes() == server.content
+
+
 @pytest.mark.parametrize(
     ("changes", "where"),
     [

@@ -11,11 +11,25 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TextIO
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
 SHOWN_RED: Final = 4
+BAR_CHARS: Final = 24
+# On a narrower terminal the bar says less than the names that its place is needed for.
+BAR_FROM_CHARS: Final = 110
 
 
 @dataclass(slots=True)
@@ -75,18 +89,36 @@ def parse_state(line: bytes) -> State:
     return State(**json.loads(line))
 
 
+class Bar(ProgressColumn):
+    """A bar where there is room for one; asked anew each time, since a window may change its size."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._console = console
+        self._bar = BarColumn(bar_width=BAR_CHARS)
+
+    def render(self, task: Task) -> RenderableType:
+        """Return the bar, or nothing."""
+        return self._bar.render(task) if self._console.width >= BAR_FROM_CHARS else Text("")
+
+
 class Board:
-    """A terminal's line a host."""
+    """A terminal's line a host: the numbers always whole, and what else there is room for."""
 
     def __init__(self, stream: TextIO) -> None:
+        console = Console(file=stream, force_terminal=True)
         self.progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("clauses"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(file=stream, force_terminal=True),
+            TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)),
+            Bar(console),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("clauses", table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            # It alone gives way: the others keep their width.
+            TextColumn(
+                "{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            ),
+            console=console,
+            expand=True,
             redirect_stdout=False,
             redirect_stderr=False,
             refresh_per_second=4,

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from conformance.clauses import Catalogue, Clause
+from conformance.reason import tell_reason
 from conformance.verdicts import Outcome, Verdict, is_green, reduce_attempts, reduce_clause
 from conformance.waivers import Waiver, find_waiver
 
@@ -325,7 +326,7 @@ def _reason(verdict: Verdict, records: Sequence[TestRecord], run: ProfileRun, wa
             bad = next(record for record in records if record.verdict is verdict)
             odds = f"passed {bad.passed} of {len(bad.attempts)}: " if verdict is Verdict.FLAKY else ""
             message = next((attempt.message for attempt in bad.attempts if attempt.message), "")
-            return odds + message.strip().partition("\n")[0]
+            return odds + tell_reason(message)
 
 
 def _listed(proof: Proof) -> Json:

@@ -23,6 +23,7 @@ from conformance.release.statement import (
     read_public_key,
     sign,
 )
+from conformance.rendering.lines import count_things, make_line
 from conformance.rendering.summary import summarise
 from conformance.report import Json, ReportError, add_accounts, join_reports
 from conformance.report_files import (
@@ -53,7 +54,7 @@ def add_verbs(verbs: Any) -> None:
     )
     merge.set_defaults(run=run_merge)
     signing = verbs.add_parser("sign", help="vouch for a report: a DSSE envelope beside it")
-    signing.add_argument("report", type=Path)
+    signing.add_argument("report", type=Path, metavar="REPORT", help="a report.json")
     signing.add_argument("--key", required=True, type=Path, help="a private ed25519 key, PEM or ssh")
     signing.add_argument(
         "--valid-days",
@@ -67,11 +68,18 @@ def add_verbs(verbs: Any) -> None:
     comparing.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="one of each runtime")
     comparing.add_argument("-o", "--output", required=True, type=Path, help="the page")
     comparing.set_defaults(run=run_compare)
-    gating = verbs.add_parser("gate", help="say whether a wheel may be published, or what is missing")
-    gating.add_argument("wheel", type=Path)
-    gating.add_argument("report", type=Path)
+    gating = verbs.add_parser(
+        "gate", prog="ci/release-gate", help="say whether a wheel may be published, or what is missing"
+    )
+    gating.add_argument("wheel", type=Path, metavar="WHEEL", help="what would be published")
     gating.add_argument(
-        "--key", action="append", type=Path, help="a trusted public key; default: all in keys/"
+        "report", type=Path, metavar="REPORT", help="its report.json, with the envelope beside it"
+    )
+    gating.add_argument(
+        "--key",
+        action="append",
+        type=Path,
+        help="a trusted public key; default: every one in conformance/release/keys/",
     )
     gating.add_argument("--envelope", type=Path, help=f"default: {ENVELOPE_NAME} beside the report")
     gating.add_argument("--policy", type=Path, default=POLICY, help="default: %(default)s")
@@ -104,9 +112,18 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         code: int = chosen.run(chosen)
     except (ReportError, StatementError, PolicyError, CatalogueError, InputError, OSError) as error:
-        sys.stderr.write(f"conformance: {error}\n")
+        _complain(error, speaker="release-gate" if chosen.verb == "gate" else "conformance")
         return UNUSABLE
     return code
+
+
+def _complain(error: Exception, *, speaker: str = "conformance") -> None:
+    """Say what was refused; its words may be those of a stranger's report."""
+    said = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        # Python's own words for it begin with a number.
+        said = f"{error.filename}: {error.strerror}"
+    sys.stderr.write(f"{make_line(f'{speaker}: {said}')}\n")
 
 
 def run_merge(chosen: argparse.Namespace) -> int:
@@ -118,7 +135,7 @@ def run_merge(chosen: argparse.Namespace) -> int:
         accounts = [judge_account(account, str(path), joined) for path, account in documents.items()]
         joined = add_accounts(joined, accounts, replace=chosen.replace)
     except ReportError as error:
-        sys.stderr.write(f"conformance: {error}\n")
+        _complain(error)
         return REFUSED
     write_report(chosen.output, joined)
     for line in summarise(joined):
@@ -143,7 +160,7 @@ def run_compare(chosen: argparse.Namespace) -> int:
     try:
         page = compare.make_page(reports, compare.read_reasons())
     except ReportError as error:
-        sys.stderr.write(f"conformance: {error}\n")
+        _complain(error)
         return REFUSED
     chosen.output.write_text(page, "utf-8")
     sys.stdout.write(f"{chosen.output}\n")
@@ -205,9 +222,9 @@ def run_gate(chosen: argparse.Namespace) -> int:
     )
     faults = find_faults(case)
     for fault in faults:
-        sys.stdout.write(f"release-gate: {fault}\n")
+        sys.stdout.write(f"{make_line(f'release-gate: {fault}')}\n")
     if faults:
-        sys.stdout.write(f"release-gate: REFUSED: {len(faults)} reasons\n")
+        sys.stdout.write(f"release-gate: REFUSED: {count_things(len(faults), 'reason')}\n")
         return REFUSED
     # One that was good then may be expired by now, which a reader has to be told.
     moment = f", as of {case.now:%Y-%m-%dT%H:%M:%SZ}" if chosen.at else ""

@@ -8,14 +8,14 @@ from conformance.report import Json
 
 def make_junit(report: Json) -> bytes:
     """Return the report in JUnit's XML."""
-    root = ET.Element("testsuites", name=f"conformance {report['run']}")
+    root = ET.Element("testsuites", name=_printable(f"conformance {report['run']}"))
     for profile in report["profiles"]:
         cases = profile["clauses"]
         troubles = profile["errors"]
         suite = ET.SubElement(
             root,
             "testsuite",
-            name=profile["profile"],
+            name=_printable(profile["profile"]),
             timestamp=profile["started"],
             tests=str(len(cases) + len(troubles)),
             failures=str(sum(case["verdict"] in {"FAIL", "FLAKY"} for case in cases)),
@@ -29,8 +29,8 @@ def make_junit(report: Json) -> bytes:
             element = ET.SubElement(
                 suite,
                 "testcase",
-                classname=f"{profile['profile']}.{case['id'].partition('-')[0]}",
-                name=f"{case['id']} {case['statement']}",
+                classname=_printable(f"{profile['profile']}.{case['id'].partition('-')[0]}"),
+                name=_printable(f"{case['id']} {case['statement']}"),
                 time=f"{seconds:.3f}",
             )
             if case["verdict"] in {"PASS", "WAIVED"}:
@@ -56,7 +56,7 @@ def _add_accounts(root: ET.Element, accounts: Sequence[Json]) -> None:
     suite = ET.SubElement(root, "testsuite", name="planted faults", tests=count, failures=str(len(missed)))
     for account in accounts:
         name = f"{len(account['verdicts'])} planted"
-        ET.SubElement(suite, "testcase", classname=f"{account['profile']}.planted", name=name)
+        ET.SubElement(suite, "testcase", classname=_printable(f"{account['profile']}.planted"), name=name)
     for profile, miss in missed:
         says = f"{miss['control']} did not turn {miss['clause']} red"
         _add_red(suite, f"{profile}.planted", miss["control"], "failure", says)
@@ -64,7 +64,7 @@ def _add_accounts(root: ET.Element, accounts: Sequence[Json]) -> None:
 
 def _add_red(suite: ET.Element, classname: str, name: str, kind: str, text: str) -> None:
     """Add a case that is red: an `error` or a `failure`."""
-    case = ET.SubElement(suite, "testcase", classname=classname, name=_printable(name))
+    case = ET.SubElement(suite, "testcase", classname=_printable(classname), name=_printable(name))
     mark = ET.SubElement(case, kind, message=_printable(text.partition("\n")[0]))
     mark.text = _printable(text)
 
@@ -77,6 +77,6 @@ def _messages(case: Json) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """Replace what XML 1.0 cannot hold; a payload may print anything."""
+    """Replace what XML 1.0 cannot hold; a payload may print anything, and a stranger's report have any name."""
     shown = text.encode(errors="backslashreplace").decode()
     return "".join(char if char >= " " or char in "\t\n" else "\N{REPLACEMENT CHARACTER}" for char in shown)

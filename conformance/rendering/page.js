@@ -2,12 +2,14 @@
 // Filters the matrix and shows evidence. Everything from the report is put in as text, never as HTML.
 (() => {
   const byId = (name) => document.getElementById(name);
-  const GREEN = new Set(["PASS", "WAIVED"]);
+  // Neither a fault nor unknown: what "not green" leaves out.
+  const NEUTRAL = new Set(["PASS", "WAIVED", "NOT-APPLICABLE"]);
   const rows = [...document.querySelectorAll(".row")].map((row) => ({
     row, text: row.dataset.text, cells: [...row.querySelectorAll(".cell")],
   }));
   const chips = [...document.querySelectorAll(".chip[data-verdict]")];
   const notGreen = byId("not-green");
+  const bar = document.querySelector(".filters");
   const isPressed = (button) => button.getAttribute("aria-pressed") === "true";
   const press = (button, on) => button.setAttribute("aria-pressed", String(on));
 
@@ -27,7 +29,7 @@
     }
     byId("shown").textContent = `${shown} of ${rows.length} clauses`;
     byId("nothing").hidden = shown > 0;
-    const red = chips.filter((chip) => !GREEN.has(chip.dataset.verdict));
+    const red = chips.filter((chip) => !NEUTRAL.has(chip.dataset.verdict));
     press(notGreen, wanted.size > 0 && red.length === wanted.size && red.every(isPressed));
   }
 
@@ -46,7 +48,8 @@
   }
 
   const unpacked = new Map();
-  function readEvidence(index) {
+  // Asynchronous, so that what is thrown at once (no DecompressionStream, damaged base64) is refused like the rest.
+  async function readEvidence(index) {
     if (!unpacked.has(index)) {
       const packed = Uint8Array.from(atob(byId(`packed-${index}`).textContent), (char) => char.charCodeAt(0));
       const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -70,7 +73,7 @@
     if ("exit_code" in piece) meta.push(piece.exit_code === null ? "did not end" : piece.exit_code < 0 ? `signal ${-piece.exit_code}` : `exit code ${piece.exit_code}`);
     if ("seconds" in piece) meta.push(`${piece.seconds} s`);
     if (piece.timed_out) meta.push("ended at its deadline");
-    if (piece.denials) meta.push(`${piece.denials} denials`);
+    if (piece.denials) meta.push(piece.denials === 1 ? "1 denial" : `${piece.denials} denials`);
     box.append(make("p", "meta", meta.join(", ")));
     const names = [...STREAMS.filter((name) => name in piece), ...Object.keys(piece).filter((name) => !STREAMS.includes(name) && !ABOVE.has(name))];
     for (const name of names) {
@@ -97,15 +100,32 @@
   }
 
   const dialog = byId("evidence");
-  async function open(cell) {
+  // The cell whose evidence is open, and how often one was opened or closed.
+  let shown = null;
+  let turn = 0;
+
+  async function show(cell) {
+    const mine = ++turn;
+    shown = cell;
     const profile = byId(`packed-${cell.dataset.profile}`).dataset.name;
     byId("evidence-title").textContent = `${cell.dataset.clause} on ${profile}: ${cell.dataset.verdict}`;
     const body = byId("evidence-body");
     body.replaceChildren(make("p", "", "Unpacking…"));
-    dialog.showModal();
+    if (!dialog.open) dialog.showModal();
+    dialog.scrollTop = 0;
     byId("evidence-title").focus();
-    history.replaceState(null, "", `#${cell.dataset.clause}/${profile}`);
-    const clause = (await readEvidence(cell.dataset.profile))[cell.dataset.clause];
+    let clause;
+    try {
+      clause = (await readEvidence(cell.dataset.profile))[cell.dataset.clause];
+    } catch {
+      clause = undefined;
+    }
+    // Meanwhile it was closed, and perhaps another one opened: this belongs under no heading that is there.
+    if (mine !== turn) return;
+    if (!clause) {
+      body.replaceChildren(make("p", "", "This evidence cannot be unpacked here; the same is in report.json."));
+      return;
+    }
     body.replaceChildren(
       make("p", "", make("strong", "", `${clause.level}: `), clause.statement),
       make("p", "meta", `Seen by: ${clause.observable}`),
@@ -117,11 +137,42 @@
     );
   }
 
-  function openFromAddress() {
-    const [clause, profile] = decodeURIComponent(location.hash.slice(1)).split("/");
-    const cell = profile && [...document.querySelectorAll(".cell")].find(
-      (one) => one.dataset.clause === clause && one.parentElement.dataset.profile === profile);
-    if (cell) open(cell);
+  function findByAddress() {
+    let words = [];
+    try {
+      words = decodeURIComponent(location.hash.slice(1)).split("/");
+    } catch { /* a damaged address names nothing */ }
+    const [clause, profile] = words;
+    return (profile && [...document.querySelectorAll(".cell")].find(
+      (one) => one.dataset.clause === clause && one.parentElement.dataset.profile === profile)) || null;
+  }
+
+  function shut() {
+    turn += 1;
+    shown = null;
+    dialog.close();
+  }
+
+  // The address decides what is open, so that Back closes evidence and does not leave the page.
+  function follow() {
+    const cell = findByAddress();
+    if (cell && cell !== shown) show(cell);
+    if (!cell && shown) shut();
+  }
+
+  function open(cell) {
+    history.pushState({ ours: true }, "", `#${cell.dataset.clause}/${encodeURIComponent(cell.parentElement.dataset.profile)}`);
+    show(cell);
+  }
+
+  function leave() {
+    if (history.state && history.state.ours) {
+      history.back();
+    } else {
+      // Opened by a link: one step back is another page.
+      history.replaceState(null, "", "#matrix");
+      follow();
+    }
   }
 
   document.addEventListener("click", (event) => {
@@ -131,26 +182,31 @@
     const chip = target && target.closest(".chip[data-verdict]");
     if (chip) { press(chip, !isPressed(chip)); applyFilter(); }
     // The dialog itself is hit only beside its content: on the backdrop.
-    if (target === dialog) dialog.close();
+    if (target === dialog) leave();
   });
   notGreen.addEventListener("click", () => {
     const on = !isPressed(notGreen);
-    chips.forEach((chip) => press(chip, on && !GREEN.has(chip.dataset.verdict)));
+    chips.forEach((chip) => press(chip, on && !NEUTRAL.has(chip.dataset.verdict)));
     applyFilter();
   });
   byId("text").addEventListener("input", applyFilter);
   byId("reset").addEventListener("click", reset);
-  byId("close").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => history.replaceState(null, "", "#matrix"));
-  document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("close").addEventListener("click", leave);
+  dialog.addEventListener("cancel", (event) => { event.preventDefault(); leave(); });
+  // A browser may close it without asking: then the address still names it.
+  dialog.addEventListener("close", () => { if (!dialog.open && findByAddress()) leave(); });
+  bar.addEventListener("submit", (event) => event.preventDefault());
   document.addEventListener("keydown", (event) => {
     if (event.key === "/" && !dialog.open && document.activeElement !== byId("text")) {
       event.preventDefault();
       byId("text").focus();
     }
   });
-  window.addEventListener("hashchange", openFromAddress);
-  if (!chips.some((chip) => !GREEN.has(chip.dataset.verdict))) notGreen.hidden = true;
+  window.addEventListener("popstate", follow);
+  window.addEventListener("hashchange", follow);
+  // The names of the hosts stay below the filters, however many lines those take.
+  new ResizeObserver(() => document.documentElement.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
+  if (!chips.some((chip) => !NEUTRAL.has(chip.dataset.verdict))) notGreen.hidden = true;
   applyFilter();
-  openFromAddress();
+  follow();
 })();

@@ -15,6 +15,7 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup
 
+from conformance.rendering.lines import count_things
 from conformance.rendering.summary import make_reproducer
 from conformance.report import Json
 from conformance.verdicts import GREEN, Verdict
@@ -31,8 +32,17 @@ MARKS: Final = {
     "ERROR": "!",
     "INVALID": "⊘",
 }
+OURS: Final = "locald-shim"
+# With one of these a result says less than it seems to; so it stands in the host's own line too.
+UNUSUAL: Final = (
+    ("planted", "A planted fault, or a measured build"),
+    ("reused", "Not a machine of this run"),
+)
 # What identifies the subject stands above; these say what the host was.
 SHOWN_FACTS: Final = (
+    *UNUSUAL,
+    ("runtime_version", "Version of the runtime"),
+    ("runtime_sha256", "SHA-256 of the runtime"),
     ("system", "System"),
     ("guest_kernel", "Kernel"),
     ("command_line", "Kernel command line"),
@@ -55,7 +65,7 @@ def make_page(report: Json) -> str:
     text = _template().render(
         report=report,
         profiles=profiles,
-        wheel=_first(profiles, "wheel"),
+        subject=name_subject(profiles),
         wheel_sha256=_first(profiles, "wheel_sha256"),
         shim_sha256=_first(profiles, "wheel_shim_sha256"),
         kit=next((entry["kit"] for entry in profiles if entry["kit"]), {}),
@@ -65,6 +75,8 @@ def make_page(report: Json) -> str:
         marks=MARKS,
         green={str(verdict) for verdict in GREEN},
         facts=SHOWN_FACTS,
+        unusual=UNUSUAL,
+        causes={entry["profile"]: find_cause(entry) for entry in profiles},
         style=Markup(style),  # noqa: S704  # the kit's own files
         script=Markup(script),  # noqa: S704
         style_hash=_hash(style),
@@ -72,6 +84,33 @@ def make_page(report: Json) -> str:
         evidence=[pack_evidence(entry) for entry in profiles],
     )
     return text + "\n"
+
+
+def name_subject(profiles: list[Json]) -> str:
+    """Return what was judged: the wheel, or the other runtime that was judged in place of its shim."""
+    wheel = _first(profiles, "wheel") or "an unknown wheel"
+    others = sorted({entry["runtime"] for entry in profiles} - {OURS})
+    return f"{', '.join(others)}, beside {wheel}" if others else wheel
+
+
+def find_cause(profile: Json) -> str:
+    """Return the first thing for which a host is not green, in a line; empty if it is green."""
+    if profile["green"]:
+        return ""
+    proofs = profile["preconditions"]
+    unproven = [
+        f"not proven {when} the clauses: {proof['name']}: {proof['observed'] or 'nothing came'}"
+        for when in ("before", "after")
+        for proof in proofs[when]
+        if not proof["proven"]
+    ]
+    red = [
+        f"{clause['verdict']} {clause['id']}: {clause['reason']}"
+        # A clause that does not apply keeps a peer from green as well, but only where nothing worse does.
+        for clause in sorted(profile["clauses"], key=lambda one: one["verdict"] == Verdict.NOT_APPLICABLE)
+        if clause["level"] == "MUST" and clause["verdict"] not in GREEN
+    ]
+    return next(iter([*profile["errors"], *unproven, *red]), "").strip().partition("\n")[0]
 
 
 def group_rows(profiles: list[Json]) -> dict[str, list[Json]]:
@@ -87,6 +126,9 @@ def group_rows(profiles: list[Json]) -> dict[str, list[Json]]:
         clause = clauses[name]
         row = {key: clause[key] for key in ("id", "level", "statement")}
         row["cells"] = [(entry["profile"], cells[name].get(entry["profile"])) for entry in profiles]
+        # On a phone they are one line, if they are more than one.
+        found = list(cells[name].values())
+        row["passed"] = len(found) if len(found) > 1 and set(found) == {"PASS"} else 0
         families.setdefault(name.partition("-")[0], []).append(row)
     return families
 
@@ -126,4 +168,5 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["short"] = lambda digest: digest[:12]
+    environment.filters["count"] = count_things
     return environment.get_template("page.html.j2")

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator
 
+from conformance.rendering.lines import count_things, make_line
 from conformance.report import Json
 from conformance.verdicts import GREEN, Verdict
 
@@ -28,7 +29,8 @@ def summarise(report: Json) -> list[str]:
     for head, profile in zip(heads, profiles, strict=True):
         first, *rest = describe_profile(profile)
         lines += [f"{head} {first}" if short else first, *rest]
-    return [*lines, *(line for account in report.get("controls", ()) for line in describe_account(account))]
+    lines += [line for account in report.get("controls", ()) for line in describe_account(account)]
+    return [make_line(line) for line in lines]
 
 
 def describe_account(account: Json) -> Iterator[str]:
@@ -36,7 +38,7 @@ def describe_account(account: Json) -> Iterator[str]:
     missed, unproven = account["missed"], account["unproven"]
     yield (
         f"planted faults: {len(account['verdicts'])} on {account['profile']}, {len(missed)} missed, "
-        f"{len(unproven)} clauses unproven"
+        f"{count_things(len(unproven), 'clause')} unproven"
     )
     for claim in missed:
         yield f"  missed: {claim['control']} did not turn {claim['clause']} red"
@@ -66,10 +68,15 @@ def describe_count(counted: tuple[int, int] | None) -> str:
 
 def describe_profile(profile: Json) -> Iterator[str]:
     """Yield what a person should know of one profile."""
+    yield from map(make_line, _describe_profile(profile))
+
+
+def _describe_profile(profile: Json) -> Iterator[str]:
     totals = ", ".join(f"{count} {verdict}" for verdict, count in profile["totals"].items())
     state = "green" if profile["green"] else "NOT green"
     part = "" if profile["complete"] else " (a selection of clauses)"
-    yield f"{profile['profile']}: {state}{part}: {sum(profile['totals'].values())} clauses: {totals}"
+    clauses = count_things(sum(profile["totals"].values()), "clause")
+    yield f"{profile['profile']}: {state}{part}: {clauses}: {totals}"
     for when in ("before", "after"):
         for proof in profile["preconditions"][when]:
             if not proof["proven"]:
@@ -79,7 +86,8 @@ def describe_profile(profile: Json) -> Iterator[str]:
     for error in profile["errors"]:
         yield f"  error: {error}"
     if denials := profile["logs"].get("denials"):
-        yield f"  {denials} denials in the logs of the host; each is with the evidence of its clause"
+        told = count_things(denials, "denial")
+        yield f"  {told} in the logs of the host; each is with the evidence of its clause"
     for clause in profile["clauses"]:
         if clause["verdict"] not in QUIET:
             yield f"  {clause['verdict']} {clause['id']} ({clause['level']}): {clause['reason']}"
@@ -111,4 +119,4 @@ def describe_time(profile: Json) -> list[str]:
     )[:SLOWEST]
     if spent:
         lines.append("slowest clauses: " + ", ".join(f"{name} {seconds:.1f} s" for seconds, name in spent))
-    return lines
+    return [make_line(line) for line in lines]

@@ -76,6 +76,26 @@ def test_a_board_has_a_line_a_host() -> None:
     assert re.search(r"second.*-:--:--", shown)
 
 
+@pytest.mark.parametrize(("width", "bar"), [(80, False), (120, True)])
+def test_the_numbers_stay_whatever_is_red(width: int, bar: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long names of tests are cut where the line ends; count and clock are there, the bar where there is room."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    stream = io.StringIO()
+    board = Board(stream)
+    board.add("debian12-userns-clone0")
+    name = "test_a_bind_keeps_what_its_source_forbids[direct-ro-noexec]"
+    state = State("clauses", 40, 220, name, [name, name])
+    with board.progress:
+        board.show("debian12-userns-clone0", state)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).replace("\r", "\n")
+    (line,) = {line for line in shown.splitlines() if "2 red" in line}
+
+    assert len(name) >= 58
+    assert re.search(r"debian12-userns-clone0 .*40/220 clauses \d:\d\d:\d\d 2 red: test_a_bind.*…$", line)
+    assert len(line) <= width
+    assert ("━" in line) is bar
+
+
 def test_pytest_prints_nothing_for_a_test_and_counts_it() -> None:
     """Its category stays, its letter goes; what is neither passed nor failed is pytest's own affair."""
     live = Live("local", make_reporter())

@@ -145,6 +145,33 @@ def test_the_verbs_from_report_to_gate(
     assert command.main(["gate", str(wheel), str(tmp_path / "none"), f"--key={keys[1]}"]) == 2
 
 
+def test_a_file_that_is_not_there_is_named_in_one_line(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the gate under the name that was typed; 2, since nobody can say yes or no."""
+    wheel, report = tmp_path / "x.whl", tmp_path / "report.json"
+    gate = ["gate", str(wheel), str(report), f"--key={keys[1]}"]
+    for absent in (wheel, report):
+        assert command.main(gate) == 2
+        assert capsys.readouterr().err == f"release-gate: {absent}: No such file or directory\n"
+        absent.write_bytes(make_wheel())
+    report.unlink()
+    assert command.main(["sign", str(report), f"--key={keys[0]}"]) == 2
+    assert capsys.readouterr().err == f"conformance: {report}: No such file or directory\n"
+
+
+def test_the_help_of_a_verb_explains_every_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those without a name too; a path is one from the root of the tree."""
+    for verb, words in (
+        ("sign", ["REPORT  "]),
+        ("gate", ["WHEEL  ", "REPORT  ", "conformance/release/keys/"]),
+    ):
+        with pytest.raises(SystemExit):
+            command.main([verb, "--help"])
+        said = capsys.readouterr().out
+        assert [word for word in words if word not in said] == []
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -261,6 +261,14 @@ def tell_narrowed(config: pytest.Config, *, narrowed: bool) -> None:
         config.stash[CONTROLLER].narrowed |= narrowed
 
 
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Keep what could not be collected: its cases are among those that nobody expects."""
+    error = f"{report.nodeid} was not collected"
+    # Each worker of xdist says so.
+    if report.failed and _CONTROLLERS and error not in _CONTROLLERS[-1].errors:
+        _CONTROLLERS[-1].errors.append(error)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Keep what the workers are about to be handed: a case of a worker that crashes has no outcome."""
@@ -424,6 +432,10 @@ def finish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     elif controller.written is not None and not controller.own_part["green"]:
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+    elif session.exitstatus == pytest.ExitCode.TESTS_FAILED:
+        # pytest counts each case that failed, and knows neither waivers nor levels. What it could not run, and what
+        # went wrong around the cases, the report has as errors.
+        session.exitstatus = pytest.ExitCode.OK
 
 
 def end(config: pytest.Config, controller: Controller) -> None:
@@ -468,6 +480,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("conformance")
     for line in summary.summarise(controller.written):
+        terminalreporter.write_line(line)
+    for line in waivers.describe_unneeded(controller.waivers, [controller.own_part]):
         terminalreporter.write_line(line)
     for line in summary.describe_time(controller.own_part):
         terminalreporter.write_line(line)

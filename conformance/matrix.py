@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
 import vms
-from conformance import again, progress
+from conformance import again, progress, waivers
+from conformance.clauses import CatalogueError, read_catalogue
 from conformance.options import OPTIONS, Reader
 from conformance.release.policy import read_policy
 from conformance.rendering import summary
@@ -421,6 +422,11 @@ def describe(plan: Plan, report: Json, codes: dict[str, int], seconds: float) ->
         # A run that could not report says why in its last lines.
         yield from lines[profile][-1:] if profile in told else lines[profile][-TAIL_LINES:]
     yield from summary.summarise(report)
+    # Over all hosts, for one waiver covers several; the runs had no fault to find with the file, or say so.
+    with contextlib.suppress(CatalogueError):
+        text = waivers.WAIVERS.read_text("utf-8")
+        live = waivers.parse_waivers(text, today=None, known=read_catalogue())
+        yield from waivers.describe_unneeded(live, report["profiles"])
     for profile, entry in told.items():
         yield from (f"{profile}: {line}" for line in summary.describe_time(entry))
     for profile in plan.profiles:

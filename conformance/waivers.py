@@ -6,12 +6,13 @@ Pure but for reading the file. An expired waiver stops the collection: it is a d
 import datetime
 import fnmatch
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from conformance.clauses import CatalogueError
+from conformance.verdicts import Verdict
 
 WAIVERS: Final = Path(__file__).parent / "waivers.toml"
 _KEYS: Final = frozenset({"clause", "profile", "reason", "owner", "until"})
@@ -73,6 +74,20 @@ def find_waiver(waivers: Sequence[Waiver], clause: str, profile: str) -> Waiver 
         if waiver.clause == clause and fnmatch.fnmatchcase(profile, waiver.profile):
             return waiver
     return None
+
+
+def describe_unneeded(waivers: Sequence[Waiver], profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each waiver whose clause passed wherever `profiles`, parts of a report, judged it."""
+    for waiver in waivers:
+        verdicts = {
+            entry["profile"]: clause["verdict"]
+            for entry in profiles
+            if fnmatch.fnmatchcase(entry["profile"], waiver.profile)
+            for clause in entry["clauses"]
+            if clause["id"] == waiver.clause
+        }
+        if verdicts and set(verdicts.values()) == {Verdict.PASS}:
+            yield f"waiver of {waiver.clause} is not needed: it passed on {', '.join(verdicts)}"
 
 
 def _parse_waiver(entry: object) -> Waiver:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import vms
-from conformance import matrix
+from conformance import matrix, waivers
 from conformance.report_files import read_report, write_report
 from conformance.verdicts import Outcome
-from tests.unit.conformance.samples import GREEN, make_report, record, run
+from tests.unit.conformance.samples import CATALOGUE, GREEN, make_report, record, run
 from tests.unit.conformance.test_matrix import HOSTS, USAGE, started
 
 # As the samples begin.
@@ -95,6 +95,25 @@ def test_only_green_reports_of_this_run_are_green(
     assert line.startswith(f"{second}: {says}")
     assert not any(line.startswith(f"{other}: ") for line in said)
     assert len(read_report(tmp_path / "report.json")["profiles"]) == len(HOSTS)
+
+
+@pytest.mark.usefixtures("ended")
+def test_a_waiver_that_no_host_needs_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once, of all hosts that it covers."""
+    file = tmp_path / "waivers.toml"
+    file.write_text(
+        '[[waiver]]\nclause = "AB-001"\nprofile = "*"\nreason = "r"\nowner = "o"\nuntil = 2020-01-01\n'
+    )
+    monkeypatch.setattr(waivers, "WAIVERS", file)
+    monkeypatch.setattr(matrix, "read_catalogue", lambda: CATALOGUE)
+    write_report(tmp_path, make_report(*(run(*GREEN, profile=name) for name in HOSTS[:2])))
+
+    matrix.main([f"--profile={','.join(HOSTS[:2])}", f"--report-dir={tmp_path}"])
+
+    both = ", ".join(sorted(HOSTS[:2]))
+    assert capsys.readouterr().out.count(f"waiver of AB-001 is not needed: it passed on {both}\n") == 1
 
 
 @pytest.mark.usefixtures("ended")

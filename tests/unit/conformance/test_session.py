@@ -33,6 +33,37 @@ def replace_wheel(guest, product, *_, **__):
     return {}
 install.install = replace_wheel
 """
+WAIVED = """
+import pathlib
+from conformance import waivers
+waivers.WAIVERS = pathlib.Path(os.environ["CALLS"]).with_name("waivers.toml")
+waivers.WAIVERS.write_text("".join(
+    f'[[waiver]]\\nclause = "{clause}"\\nprofile = "lo*"\\nreason = "r"\\nowner = "o"\\nuntil = 9999-12-31\\n'
+    for clause in ("BUNDLE-001", "BUNDLE-003")
+))
+"""
+A_SHOULD_FAILS = """
+import dataclasses
+from conformance import clauses
+read_catalogue = clauses.read_catalogue
+def soften():
+    catalogue = read_catalogue()
+    return catalogue | {"BUNDLE-003": dataclasses.replace(catalogue["BUNDLE-003"], level="SHOULD")}
+clauses.read_catalogue = soften
+def play(item):
+    assert not any("BUNDLE-003" in mark.args for mark in item.iter_markers("clause"))
+"""
+NOT_COLLECTED = """
+import pytest
+def pytest_collection(session):
+    session.config.option.continue_on_collection_errors = True
+collect = pytest.Module.collect
+def collect_some(module):
+    if module.path.name == "test_bind.py":
+        raise OSError("a file of the kit's")
+    return collect(module)
+pytest.Module.collect = collect_some
+"""
 INTERRUPTED_LATE = """
 import pytest
 @pytest.hookimpl(tryfirst=True)
@@ -152,6 +183,44 @@ def test_a_case_that_passes_later_stays_red(tmp_path: Path, workers: tuple[str, 
             outcomes = [attempt["outcome"] for attempt in test["attempts"]]
             assert (test["verdict"], test["passed"], outcomes) == ("FLAKY", 2, ["failed", "passed", "passed"])
     assert "FLAKY BUNDLE-001 (MUST): passed 2 of 3" in said
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize("workers", [(), ("-n2",)])
+@pytest.mark.parametrize(
+    ("fault", "more", "totals"),
+    [("flaky", WAIVED, {"WAIVED": 2}), ("passes", A_SHOULD_FAILS, {"PASS": 1, "FAIL": 1})],
+)
+def test_what_a_green_run_may_fail_does_not_end_it_red(
+    tmp_path: Path, workers: tuple[str, ...], fault: str, more: str, totals: dict[str, int]
+) -> None:
+    """A waived clause, and one that only should hold: pytest counts both as failed."""
+    code, said, _ = run_kit(tmp_path, fault, *workers, more=more)
+    profile = profile_of(tmp_path)
+
+    assert (code, profile["green"], profile["totals"]) == (0, True, totals), said
+    assert "is not needed" not in said
+
+
+@pytest.mark.spawns
+def test_a_waiver_that_nothing_needs_is_told(tmp_path: Path) -> None:
+    """In a line for each, so that it is taken away before it expires."""
+    code, said, _ = run_kit(tmp_path, "passes", more=WAIVED)
+
+    assert code == 0, said
+    for clause in ("BUNDLE-001", "BUNDLE-003"):
+        assert said.count(f"waiver of {clause} is not needed: it passed on local\n") == 1
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize("workers", [(), ("-n2",)])
+def test_a_file_that_is_not_collected_is_red(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    """Whatever pytest was asked to go on after: its cases are not among those that have to come back."""
+    code, said, _ = run_kit(tmp_path, "passes", *workers, more=NOT_COLLECTED)
+    profile = profile_of(tmp_path)
+
+    assert (code, profile["green"]) == (1, False), said
+    assert profile["errors"] == ["conformance/test_bind.py was not collected"]
 
 
 @pytest.mark.spawns

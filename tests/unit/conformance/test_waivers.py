@@ -5,7 +5,7 @@ import datetime
 import pytest
 
 from conformance.clauses import CatalogueError
-from conformance.waivers import WAIVERS, find_waiver, parse_waivers
+from conformance.waivers import WAIVERS, describe_unneeded, find_waiver, parse_waivers
 
 TODAY = datetime.date(2026, 11, 22)
 GOOD = """
@@ -51,3 +51,21 @@ def test_a_fault_is_refused(text: str, match: str) -> None:
 def test_the_shipped_file_parses() -> None:
     """The file in the tree is well-formed (expiry is judged by each run)."""
     parse_waivers(WAIVERS.read_text("utf-8"), today=datetime.date.min, known=[])
+
+
+def test_a_waiver_is_needed_while_one_host_fails() -> None:
+    """Hosts that it does not cover say nothing of it, nor does one that did not judge the clause."""
+
+    def told(**verdicts: str) -> list[str]:
+        profiles = [
+            {"profile": name.replace("_", "-"), "clauses": [{"id": "BUNDLE-001", "verdict": verdict}]}
+            for name, verdict in verdicts.items()
+        ]
+        return list(describe_unneeded(waivers, profiles))
+
+    waivers = parse_waivers(GOOD, today=TODAY, known=["BUNDLE-001"])
+    line = "waiver of BUNDLE-001 is not needed: it passed on "
+    assert told(local="FAIL", debian12_a="PASS", debian12_b="PASS") == [f"{line}debian12-a, debian12-b"]
+    assert told(debian12_a="PASS", debian12_b="WAIVED") == []
+    assert told(debian12_a="ERROR") == []
+    assert told(local="PASS") == []

@@ -51,8 +51,9 @@ def make_page(reports: Sequence[Json], reasons: Reasons) -> str:
         reasons: Why a peer's verdict is not the shim's.
 
     Raises:
-        ReportError: The reports do not belong together, one is of a part of the clauses, a clause was not judged, a
-            difference has no reason, or a reason has no difference any more. All faults are named.
+        ReportError: The reports do not belong together, one is of a part of the clauses, of what was planted or of a
+            run that something went wrong in, a clause was not judged, a difference has no reason, or a reason has no
+            difference any more. All faults of the clauses are named.
     """
     profiles = _by_runtime(reports)
     ours, peers = profiles[OURS], {name: entry for name, entry in profiles.items() if name != OURS}
@@ -80,13 +81,19 @@ def _by_runtime(reports: Sequence[Json]) -> dict[str, Json]:
     for key, values in (
         ("host", {entry["profile"] for entry in found.values()}),
         ("kit", {entry["kit"].get("sha256") for entry in found.values()}),
+        # The page names one; what a kernel does not do, no runtime on it can.
+        ("kernel", {entry["subject"].get("guest_kernel") for entry in found.values()}),
     ):
         if len(values) > 1:
             raise ReportError(f"the reports have more than one {key}")
     if bad := [name for name, entry in found.items() if not entry["preconditions"]["proven"]]:
         raise ReportError(f"the host was not proven: {', '.join(bad)}")
+    if planted := [name for name, entry in found.items() if "planted" in entry["subject"]]:
+        raise ReportError(f"not a product but what was planted: {', '.join(planted)}")
     if partial := [name for name, entry in found.items() if not entry["complete"]]:
         raise ReportError(f"not every clause was judged: {', '.join(partial)}")
+    if bad := [f"{name}: {entry['errors'][0]}" for name, entry in found.items() if entry["errors"]]:
+        raise ReportError(f"something went wrong around the clauses: {'; '.join(bad)}")
     return found
 
 
@@ -95,13 +102,21 @@ def _verdicts(entry: Json) -> dict[str, str]:
 
 
 def _find_faults(name: str, verdicts: Mapping[str, Mapping[str, str]], reasons: Reasons) -> Iterator[str]:
+    for one, other in ((name, OURS), (OURS, name)):
+        yield from (
+            f"{clause}: the report about {one} does not have it"
+            for clause in verdicts[other]
+            if clause not in verdicts[one]
+        )
     for clause, verdict in verdicts[name].items():
         reason = reasons.get(clause, {}).get(name)
         if verdict == "NOT-APPLICABLE":
             if reason is not None:
                 yield f"{clause}: a reason for {name}, of which it says nothing"
             continue
-        expected = verdicts[OURS].get(clause, "MISSING")
+        if clause not in verdicts[OURS]:
+            continue
+        expected = verdicts[OURS][clause]
         if bad := {verdict, expected} - JUDGED:
             yield f"{clause}: {' and '.join(sorted(bad))} can be compared with nothing ({name})"
         elif expected != "PASS":
@@ -111,11 +126,6 @@ def _find_faults(name: str, verdicts: Mapping[str, Mapping[str, str]], reasons: 
             yield f"{clause}: {name} {SHOWN[verdict]}, and no reason is given"
         elif verdict == "PASS" and reason is not None:
             yield f"{clause}: {name} is like {OURS}, and a reason says that it is not"
-    yield from (
-        f"{clause}: the report about {name} does not have it"
-        for clause in verdicts[OURS]
-        if clause not in verdicts[name]
-    )
     yield from (
         f"{clause}: a reason for {name}, and no such clause"
         for clause, entry in reasons.items()

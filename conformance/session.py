@@ -182,6 +182,8 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
         controller.errors.append(
             f"{len(absent)} of {len(controller.expected)} cases have no outcome: {absent[0]} …"
         )
+        # What holds by the cases that came back was not judged in full.
+        controller.narrowed = True
     controller.timing["all"] = time.monotonic() - controller.begun
     run = report.ProfileRun(
         profile=controller.profile.name,

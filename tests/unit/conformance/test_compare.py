@@ -16,6 +16,7 @@ from tests.unit.conformance.samples import record, run
 PAGE = ROOT / "docs" / "manual" / "reference" / "runtimes-compared.md"
 P, F = Outcome.PASSED, Outcome.FAILED
 WHY = "because it is so"
+KERNEL = {"guest_kernel": "6.1.0"}
 
 
 def clause(name: str, *runtimes: str) -> Clause:
@@ -92,6 +93,9 @@ def test_a_clause_that_the_shim_does_not_hold_is_no_measure() -> None:
         ((report("crun", proven=False),), {}, "the host was not proven: crun"),
         ((report("crun", selected=("AB-001",)),), {}, "not every clause was judged: crun"),
         ((report("crun", narrowed=True),), {}, "not every clause was judged: crun"),
+        ((report("crun", errors=("3 of 9 cases …",)),), {}, "around the clauses: crun: 3 of 9 cases …"),
+        ((report("crun", subject=KERNEL | {"planted": "coverage"}),), {}, "what was planted: crun"),
+        ((report("crun", subject={"guest_kernel": "5.10.0"}),), {}, "more than one kernel"),
         ((without(report("crun"), "AB-002"),), {}, "AB-002: the report about crun does not have it"),
     ],
 )
@@ -101,6 +105,12 @@ def test_what_cannot_be_compared_is_refused(
     """Each with the words that say which."""
     with pytest.raises(ReportError, match=fault):
         make_page([report("locald-shim"), *peers], reasons)
+
+
+def test_a_clause_that_the_shims_report_lacks_is_named() -> None:
+    """Nothing is compared with what nobody judged."""
+    with pytest.raises(ReportError, match=r"^AB-002: the report about locald-shim does not have it$"):
+        make_page([without(report("locald-shim"), "AB-002"), report("crun")], {})
 
 
 def test_a_reason_is_a_sentence(tmp_path: Path) -> None:

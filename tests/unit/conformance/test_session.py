@@ -294,10 +294,19 @@ def test_the_seed_gives_the_order(tmp_path: Path) -> None:
 def test_a_selection_of_pytests_own_is_one(
     tmp_path: Path, options: tuple[str, ...], *, complete: bool
 ) -> None:
-    """What `-k` left of each clause is not all of it, whoever runs the cases; and each case has to have an outcome."""
-    run_kit(tmp_path, "lost", "--clause=", *options)
+    """What `-k` left of each clause is not all of it, whoever runs the cases."""
+    code, said, _ = run_kit(tmp_path, "passes", "--clause=", *options)
     profile = profile_of(tmp_path)
-    assert profile["complete"] is complete
+    assert (profile["complete"], profile["errors"]) == (complete, []), (code, said)
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize("workers", [(), ("-n2",)])
+def test_a_run_that_lost_cases_is_not_complete(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    """Each case has to have an outcome, and a clause that holds by some of them was not judged in full."""
+    run_kit(tmp_path, "lost", "--clause=", *workers)
+    profile = profile_of(tmp_path)
+    assert not profile["complete"]
     (error,) = (error for error in profile["errors"] if "have no outcome" in error)
     assert " cases have no outcome: conformance/test_" in error
 

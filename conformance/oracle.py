@@ -40,6 +40,11 @@ BUSYBOX: Final = "/bin/busybox"
 SAYS_LOST: Final = "vms: "
 """How `python -m vms` begins a line of its own, which is never podman's."""
 
+OWN_FAILURE: Final = 125
+"""podman's own failure, which it says on standard error (podman-run(1)); a payload may end with the same number."""
+
+SAYS_FAILED: Final = "Error: "
+
 CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "full": {
         "Entrypoint": [OBSERVE],
@@ -120,6 +125,32 @@ def install(guest: vms.Guest, cache: Path) -> dict[str, str]:
     return {"oracle_version": ", ".join(versions.text.splitlines())}
 
 
+def require_podman(guest: vms.Guest) -> None:
+    """Ask podman for one container; nothing on a host that is no oracle.
+
+    Raises:
+        inputs.InputError: It does not end as it has to.
+    """
+    if TRAIT not in guest.profile.traits:
+        return
+    words = ("podman", "run", "--rm", "--network=host", "--pull=never", name_image("bare"))
+    done = guest.run([*words, OBSERVE, "exit", "0"], user=CALLER, deadline=vms.Deadline.after(LIMIT_S))
+    if done.exit_code != 0:
+        raise inputs.InputError(f"podman's container ends with {done.exit_code}: {done.error_text}")
+
+
+def demand_good(*results: Result) -> tuple[Result, ...]:
+    """Return what podman's containers showed, each of which has to end with 0.
+
+    Raises:
+        KitError: One did not; there is nothing to compare with, which is no fault of the subject's.
+    """
+    for result in results:
+        if result.exit_code != 0:
+            raise KitError(f"podman's container does not end with 0: {result!r}")
+    return results
+
+
 def make_images(place: Path, observer: bytes, busybox: bytes) -> None:
     """Write the image of each of `CONFIGS` as a layout: files of several ids, a set-gid directory, a link."""
     entries = [
@@ -167,7 +198,7 @@ class Oracle:
         """Run a container to its end on the host's network; `options` are those of python-on-whales' `run`.
 
         Raises:
-            KitError: The guest did not answer.
+            KitError: The guest did not answer, or podman failed, which is not to be taken for the container's end.
         """
         given = {"networks": ["host"], "remove": True, "pull": "never", **options}
         said: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
@@ -184,10 +215,13 @@ class Oracle:
         if text["stderr"].startswith(SAYS_LOST):
             raise KitError(f"podman was not reached: {text['stderr']}")
         argv = ["podman", "run", *(f"{key}={value}" for key, value in options.items()), image, *args]
+        says_failed = any(line.startswith(SAYS_FAILED) for line in text["stderr"].splitlines())
+        if exit_code < 0 or (exit_code == OWN_FAILURE and says_failed):
+            raise KitError(f"{' '.join(argv)}: podman failed with {exit_code}: {text['stderr']}")
         return self._note(argv, exit_code, text["stdout"], text["stderr"])
 
     def see(self, image: str, *args: str, **options: Any) -> Result:
-        """As `run`; asked once for as long as the images are there."""
+        """As `run`; asked once for as long as the images are there, unless its end may be podman's own failure."""
         words = repr(("run", image, args, sorted(options.items())))
         return self._recall(words) or self._keep(words, self.run(image, *args, **options))
 
@@ -253,6 +287,9 @@ class Oracle:
         return result
 
     def _keep(self, words: str, result: Result) -> Result:
+        # What podman's own failure might be is asked again: kept, it would stand for podman as long as the guest is up.
+        if result.exit_code is None or result.exit_code < 0 or result.exit_code == OWN_FAILURE:
+            return result
         self.subject.guest.push(json.dumps(dict(result.data)).encode(), _place(words))
         return result
 

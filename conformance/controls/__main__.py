@@ -255,6 +255,11 @@ def require_good(guest: vms.Guest, after: str) -> None:
     if good.exit_code != 0:
         said = good.stderr.decode(errors="replace").strip()
         raise inputs.InputError(f"after {after} a good run ends with {good.exit_code}: {said}")
+    try:
+        # A clause that compares would be red for podman's sake.
+        oracle.require_podman(guest)
+    except inputs.InputError as error:
+        raise inputs.InputError(f"after {after} {error}") from error
 
 
 def plant(guest: vms.Guest, control: Control, cache: Path) -> None:

@@ -1,10 +1,16 @@
-"""What the tests of the release gate share."""
+"""What the tests of the kit share: a key pair for the gate, and the marks of clauses whose files they look into."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.unit.conformance.release_keys import write_keys
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let files of clauses be imported: their marks are known to the kit's own pytest alone."""
+    for mark in ("clause(*ids)", "alone(name)"):
+        config.addinivalue_line("markers", f"{mark}: see conformance/conftest.py")
 
 
 @pytest.fixture(scope="module")

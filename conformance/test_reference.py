@@ -270,6 +270,7 @@ def written(subject: Subject, place: str, write: Result, refused: Result) -> dic
 
 
 ENDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "0": (OBSERVE, "exit", "0"),
     "7": (OBSERVE, "exit", "7"),
     "125": (OBSERVE, "exit", "125"),
     "no program": ("/etc/passwd",),
@@ -282,7 +283,7 @@ ENDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @pytest.mark.clause("REF-006")
 def test_exit_codes(subject: Subject, oracle: Oracle, mode: Mode) -> None:
-    """Seven ends; a payload that ends itself by a signal needs an init above it, which locald has always."""
+    """Eight ends; a payload that ends itself by a signal needs an init above it, which locald has always."""
     ours = subject.call(*(run(subject, mode, "bare", *args) for args in ENDS.values()))
     theirs = [oracle.see(name_image("bare"), *args, init=args[0] == BUSYBOX) for args in ENDS.values()]
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import stat
 import sys
 import tarfile
@@ -16,6 +17,7 @@ from python_on_whales.exceptions import DockerException
 
 import vms
 from conformance import oracle, test_reference
+from conformance.clauses import read_catalogue
 from conformance.controls import __main__ as controls
 from conformance.inputs import InputError
 from conformance.oracle import Oracle
@@ -194,3 +196,17 @@ def test_a_host_without_podman_is_not_asked() -> None:
     guest.profile = vms.read("local")
     controls.require_good(cast("vms.Guest", guest), "one")
     assert guest.asked == 0
+
+
+def test_the_ends_are_those_that_the_clause_names() -> None:
+    """By what each command comes to: a number of its own, 126 and 127 of whoever starts it, 128 and a signal."""
+    signals = {"KILL": 9, "TERM": 15}
+
+    def number(name: str, command: tuple[str, ...]) -> int:
+        if command[:2] == (oracle.OBSERVE, "exit"):
+            return int(command[2])
+        return 128 + signals[name] if name in signals else 126 if name == "no program" else 127
+
+    named = re.findall(r"\d+", read_catalogue()["REF-006"].observable)
+    ends = {number(name, command) for name, command in test_reference.ENDS.items()}
+    assert sorted(map(int, named)) == sorted(ends)

@@ -5,6 +5,8 @@
 //! descriptors are [`Fd`], failures are [`Errno`].
 #![allow(unsafe_code)]
 
+#[cfg(any(locald_coverage, test))]
+mod counter;
 #[cfg(locald_coverage)]
 mod coverage;
 mod files;

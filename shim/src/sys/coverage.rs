@@ -7,6 +7,7 @@
 
 use core::ffi::CStr;
 
+use super::counter::sum;
 use super::{At, Result, call, number};
 
 /// Root makes it before the first call, as long as the counters, writable by whoever may call a shim.
@@ -43,11 +44,13 @@ pub fn share_counters() -> Result<()> {
     for at in (0..end - first).step_by(size_of::<u64>()) {
         // SAFETY: `at` stays inside the section, which is an array of u64 that lives for ever.
         let counted = unsafe { ((first + at) as *const u64).read_volatile() };
-        let sum = (map + at) as *mut u64;
+        let shared = (map + at) as *mut u64;
         // SAFETY: the mapping is as long as the section; other processes change it, hence volatile.
-        let before = unsafe { sum.read_volatile() };
-        // SAFETY: the same place, which may be written.
-        unsafe { sum.write_volatile(before.wrapping_add(counted)) };
+        let before = unsafe { shared.read_volatile() };
+        if let Some(sum) = sum(before, counted) {
+            // SAFETY: the same place, which may be written.
+            unsafe { shared.write_volatile(sum) };
+        }
     }
     // SAFETY: the process has one thread; counting anywhere reads this, nothing holds a reference.
     unsafe { __llvm_profile_counter_bias = map.wrapping_sub(first) };

@@ -88,7 +88,8 @@ def test_crates_and_the_counting_itself_are_left_out() -> None:
     """Neither is the shim; names of functions are mangled and go too."""
     source = ROOT / "shim" / "src"
     record = "SF:{}\nFN:1,_RNv\nFNDA:1,_RNv\nDA:1,1\nLF:1\nLH:1\nend_of_record\n"
-    names = (source / "plan.rs", source / "sys" / "coverage.rs", "/registry/libc/src/lib.rs")
+    counting = (source / "sys" / "coverage.rs", source / "sys" / "counter.rs")
+    names = (source / "plan.rs", *counting, "/registry/libc/src/lib.rs")
     trace = "".join(record.format(name) for name in names)
     assert keep_own_files(trace) == "SF:shim/src/plan.rs\nDA:1,1\nLF:1\nLH:1\nend_of_record\n"
 

@@ -6,7 +6,6 @@ worker only connects. Without xdist the two are one.
 
 import contextlib
 import datetime
-import fcntl
 import functools
 import hashlib
 import json
@@ -20,7 +19,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 import vms
-from conformance import again, clauses, controls, progress, report, runtimes, waivers
+from conformance import again, clauses, controls, locks, progress, report, runtimes, waivers
 from conformance.hostile import Hostile
 from conformance.options import OPTIONS, Reader
 from conformance.rendering import summary
@@ -529,8 +528,7 @@ def _in_turn(request: pytest.FixtureRequest) -> Iterator[None]:
         # Every test shares the guest; one that changes it for all has it to itself.
         for name in dict.fromkeys(["", *names]):
             place = home.machine(request.config.getoption("profile")) / f"alone-{name}.lock"
-            lock = held.enter_context(place.open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX if name in names else fcntl.LOCK_SH)
+            held.enter_context(locks.in_turn(place, shared=name not in names))
         request.node.stash[WAITED_S] = time.monotonic() - start
         yield
 

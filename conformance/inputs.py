@@ -4,7 +4,6 @@ Everything here is cached below a directory of the caller's choice and made agai
 """
 
 import contextlib
-import fcntl
 import gzip
 import hashlib
 import io
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import vms
+from conformance import locks
 from vms import process
 
 PAYLOAD: Final = Path(__file__).parent / "payload"
@@ -76,10 +76,17 @@ def run_program(command: Sequence[str], *, limit_s: float, env: Mapping[str, str
 
 @contextlib.contextmanager
 def locked(cache: Path) -> Iterator[None]:
-    """Hold what is kept below `cache`: whoever comes second finds what the first one made."""
+    """Hold what is kept below `cache`: whoever comes second finds what the first one made.
+
+    Raises:
+        InputError: Somebody holds it for longer than anything takes to make.
+    """
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / ".lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locks.locked(cache / ".lock"))
+        except locks.Locked as error:
+            raise InputError(str(error)) from error
         yield
 
 

@@ -39,6 +39,9 @@ MEMORY_BYTES: Final = 3 << 30
 END_LIMIT_S: Final = 180.0
 """For a run to end that said all it had to say, or that was interrupted and takes its machine away first."""
 
+SILENT_LIMIT_S: Final = 3600.0
+"""For a run to tell anything: longer than a box takes to build, or one case with its tries on an emulated host."""
+
 TAIL_LINES: Final = 25
 
 OWN: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -119,6 +122,10 @@ class Run:
     begun: float = field(default_factory=time.monotonic)
     # Whether it told anything: pytest that only lists its tests judges nothing and exits with 0.
     told: bool = False
+    # When that is too long ago, it is ended.
+    silent: vms.Deadline = field(default_factory=lambda: vms.Deadline.after(SILENT_LIMIT_S))
+    # Whether its end of the pipe is closed.
+    done: bool = False
     _rest: bytes = b""
 
     def read(self) -> list[progress.State] | None:
@@ -127,6 +134,7 @@ class Run:
         if not content:
             return None
         self.told = True
+        self.silent = vms.Deadline.after(SILENT_LIMIT_S)
         *lines, self._rest = (self._rest + content).split(b"\n")
         return [progress.parse_state(line) for line in lines]
 
@@ -172,18 +180,19 @@ def judge(plan: Plan, view: View) -> dict[str, int]:
                 while waiting and len(running) < plan.jobs:
                     running.append(start(plan, waiting.pop(0)))
                     selector.register(running[-1].pipe, selectors.EVENT_READ, running[-1])
-                for key, _ in selector.select():
-                    run: Run = key.data
-                    states = run.read()
+                for key, _ in selector.select(min(run.silent.left_s for run in running)):
+                    heard: Run = key.data
+                    states = heard.read()
+                    heard.done = states is None
                     for state in states or ():
-                        view.show(run.profile, state)
-                    if states is None:
-                        # Still among those that run, should it not end and have to be interrupted.
-                        codes[run.profile] = wait_or_end(run, END_LIMIT_S)
-                        selector.unregister(run.pipe)
-                        running.remove(run)
-                        os.close(run.pipe)
-                        view.finish(run.profile, describe_end(run, codes[run.profile]))
+                        view.show(heard.profile, state)
+                for run in [run for run in running if run.done or run.silent.passed]:
+                    # Still among those that run, should it not end and have to be interrupted.
+                    codes[run.profile] = wait_or_end(run, END_LIMIT_S) if run.done else end_silent(run)
+                    selector.unregister(run.pipe)
+                    running.remove(run)
+                    os.close(run.pipe)
+                    view.finish(run.profile, describe_end(run, codes[run.profile]))
         except BaseException:
             with vms.undisturbed():
                 interrupt(running)
@@ -194,6 +203,8 @@ def judge(plan: Plan, view: View) -> dict[str, int]:
 def describe_end(run: Run, code: int) -> str:
     """Return how a run ended, for the view."""
     state = f"NOT green, exit code {code}" if code else "green" if run.told else "judged nothing"
+    if not run.done:
+        state = f"{state}, ended: it told nothing for {SILENT_LIMIT_S:.0f} s"
     return f"{state} after {time.monotonic() - run.begun:.0f} s"
 
 
@@ -205,6 +216,12 @@ def interrupt(running: Sequence[Run]) -> None:
     for run in running:
         wait_or_end(run, max(0.0, deadline - time.monotonic()))
         os.close(run.pipe)
+
+
+def end_silent(run: Run) -> int:
+    """Interrupt a run that tells nothing any more, and return its exit code, which is never 0."""
+    run.process.send_signal(signal.SIGINT)
+    return wait_or_end(run, END_LIMIT_S) or INTERRUPTED
 
 
 def wait_or_end(run: Run, limit_s: float) -> int:

@@ -5,7 +5,6 @@ A report comes from a machine that may have failed half-way, or from somebody el
 """
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -17,12 +16,15 @@ from typing import Any, Final
 
 import jsonschema
 
+from conformance import locks
 from conformance.rendering.junit import make_junit
 from conformance.rendering.page import make_page
 from conformance.report import Json, ReportError, merge_report
 
 SCHEMA_FILE: Final = Path(__file__).with_name("report.schema.json")
 LIMIT_BYTES: Final = 512 * 1024 * 1024
+# For another host's report to be read, joined and written.
+LOCK_LIMIT_S: Final = 300.0
 
 
 def read_report(path: Path) -> Json:
@@ -103,6 +105,10 @@ def write_profile(directory: Path, profile: Json) -> Json:
     """Put `profile` into the report of the run in `directory`, and return the whole report.
 
     Safe against processes of other profiles that write the same run: one lock, each file renamed into place.
+
+    Raises:
+        ReportError: What lies there is no report of this run, or another process keeps the lock.
+        OSError: It cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory / ".lock"):
@@ -143,8 +149,11 @@ def _refuse_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locks.locked(path, limit_s=LOCK_LIMIT_S))
+        except locks.Locked as error:
+            raise ReportError(str(error)) from error
         yield
 
 

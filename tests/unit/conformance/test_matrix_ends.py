@@ -195,6 +195,35 @@ def test_each_run_is_ended_and_only_its_own_machine_taken_away(
     assert capsys.readouterr().err == says
 
 
+class OneIsSilent(Stubborn):
+    """A plan of which one host tells nothing more, and the others end at once."""
+
+    def make_command(self, profile: str) -> list[str]:
+        """Return a command."""
+        return super().make_command(profile) if profile == self.profiles[0] else ["true"]
+
+
+@pytest.mark.spawns
+def test_a_host_that_tells_nothing_is_ended(
+    tmp_path: Path,
+    statuses: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Red, and its machine taken away; those that wait for its place are judged after it."""
+    destroyed: list[str] = []
+    monkeypatch.setattr(vms, "destroy", destroyed.append)
+    monkeypatch.setattr(matrix, "END_LIMIT_S", 3.0)
+    monkeypatch.setattr(matrix, "SILENT_LIMIT_S", 2.0)
+    assert statuses == {}
+
+    codes = matrix.judge(OneIsSilent(HOSTS, 1, tmp_path, ()), matrix.Lines())
+
+    assert codes == {HOSTS[0]: -9, HOSTS[1]: 0, HOSTS[2]: 0}
+    assert destroyed == [HOSTS[0]]
+    assert f"{HOSTS[0]}: NOT green, exit code -9, ended: it told nothing for 2 s" in capsys.readouterr().out
+
+
 def test_after_an_interruption_the_machines_that_are_left_are_named(
     tmp_path: Path,
     statuses: dict[str, str],

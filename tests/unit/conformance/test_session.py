@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import vms
+from conformance import locks
 from conformance.report import Json
 from conformance.report_files import read_report
 from tests.unit.conformance.fake_machine import PLUGIN
@@ -63,6 +64,15 @@ def collect_some(module):
         raise OSError("a file of the kit's")
     return collect(module)
 pytest.Module.collect = collect_some
+"""
+WAITS = """
+from pathlib import Path
+from conformance import inputs, locks
+locks.LIMIT_S, locks.TOLD_AFTER_S = 0.3, 0.1
+def wait(*_, **__):
+    with inputs.locked(Path(os.environ["CALLS"]).with_name("cache")):
+        return {}
+install.install = wait
 """
 INTERRUPTED_LATE = """
 import pytest
@@ -418,6 +428,18 @@ def test_a_run_has_its_machine_to_the_end(
     """From before the boot until it has reported and taken the machine away."""
     _, _, calls = run_kit(tmp_path, "passes", *options, more=more + NOTES_THE_HOLD)
     assert [call for call in calls if "::" not in call] == done
+
+
+@pytest.mark.spawns
+def test_a_run_that_waits_says_for_whom_and_ends(tmp_path: Path) -> None:
+    """Who makes inputs that it needs too, and does not come to an end."""
+    (tmp_path / "cache").mkdir()
+    with locks.locked(tmp_path / "cache/.lock"):
+        code, said, calls = run_kit(tmp_path, "passes", more=WAITS)
+
+    assert (code, calls) == (1, ["up", "destroy"])
+    assert f"conformance: waiting for {tmp_path}/cache/.lock, which process {os.getpid()} has\n" in said
+    assert f"error: {tmp_path}/cache/.lock: process {os.getpid()} has it for more than 0 s" in said
 
 
 @pytest.mark.spawns

@@ -5,6 +5,7 @@ What comes out says nothing about a product: session.py and the gate see to that
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,8 +16,22 @@ from vms import process
 ROOT: Final = Path(__file__).parent.parent
 
 
+def make_error(name: str) -> str:
+    """Return what stands among the errors of each report of a machine with `name` planted."""
+    return f"a planted fault or a measured build ({name}): no verdict on a product"
+
+
 class NoReport(Exception):
     """The clauses did not get as far as a report; the message has where they said why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the clauses said, and what went wrong around them."""
+
+    verdicts: Mapping[str, str]
+    # Without the one that every such report has.
+    errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +47,8 @@ class Planted:
     jobs: int
     limit_s: float
 
-    def run(self, glob: str) -> dict[str, str]:
-        """Run the clauses that match, once each, and return the verdict of each.
+    def run(self, glob: str) -> Judged:
+        """Run the clauses that match, once each, and return what they said.
 
         Raises:
             NoReport: There is none.
@@ -57,4 +72,7 @@ class Planted:
         if not report.exists():
             raise NoReport(f"{self.name}: no report; see {log}")
         (part,) = json.loads(report.read_text("utf-8"))["profiles"]
-        return {clause["id"]: clause["verdict"] for clause in part["clauses"]}
+        return Judged(
+            {clause["id"]: clause["verdict"] for clause in part["clauses"]},
+            tuple(error for error in part["errors"] if error != make_error(self.name)),
+        )

@@ -20,7 +20,6 @@ from conformance import (
     clauses,
     install,
     logs,
-    oracle,
     peers,
     preconditions,
     progress,
@@ -30,7 +29,9 @@ from conformance import (
     snapshot,
     waivers,
 )
+from conformance.equipment import equip
 from conformance.inputs import InputError
+from conformance.planted import make_error
 from conformance.subject import KitError
 
 ROOT: Final = Path(__file__).parent.parent
@@ -130,16 +131,9 @@ def prepare(config: pytest.Config, controller: Controller, say: Callable[[str], 
         product = install.Product(wheel, shim).copy_to(Path(own))
         controller.subject |= {**product.describe(), **controller.guest.identity}
         cache = Path(config.getoption("kit_cache")).expanduser()
-        controller.subject |= install.install(
-            controller.guest,
-            product,
-            cache,
-            controller.profile.users,
-            debian=any(name in install.BIG_CLAUSES for name in controller.judged),
-            workers=getattr(config.option, "numprocesses", None) or 1,
-        )
+        workers = getattr(config.option, "numprocesses", None) or 1
+        controller.subject |= equip(controller.guest, product, cache, controller.judged, workers=workers)
         controller.subject |= peers.install(controller.guest, controller.runtime, cache)
-        controller.subject |= oracle.install(controller.guest, cache)
     with timed(controller, "look"):
         controller.state = snapshot.take_snapshot(controller.guest)
 
@@ -162,9 +156,7 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
     lost = False
     if config.getoption("planted"):
         after = (PLANTED,)
-        controller.errors.append(
-            f"a planted fault or a measured build ({config.getoption('planted')}): no verdict on a product"
-        )
+        controller.errors.append(make_error(config.getoption("planted")))
     elif controller.guest is not None:
         try:
             host = look_again(controller, controller.guest)

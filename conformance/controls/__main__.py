@@ -32,6 +32,7 @@ from conformance.controls.account import (
     make_document,
 )
 from conformance.controls.builds import Edit, find_edited, make_mutant
+from conformance.equipment import equip
 from conformance.planted import NoReport, Planted
 from conformance.subject import HOME, PREFIX, SHIM
 
@@ -196,16 +197,7 @@ def run(
             if not proof.proven:
                 raise inputs.InputError(f"not proven: {proof.name}: {proof.observed}")
         product = install.Product(arguments.wheel, None)
-        debian = bool(plan.reach.keys() & set(install.BIG_CLAUSES))
-        install.install(
-            guest,
-            product,
-            arguments.kit_cache,
-            guest.profile.users,
-            debian=debian,
-            workers=arguments.jobs,
-        )
-        oracle.install(guest, arguments.kit_cache)
+        equip(guest, product, arguments.kit_cache, plan.reach, workers=arguments.jobs)
         root(guest, f"cp -a {PREFIX} {PRISTINE}")
         require_good(guest, "the installation")
         for control in plan.controls:
@@ -305,7 +297,7 @@ def judge(control: str, wanted: list[str], directory: Path, arguments: argparse.
     jobs = arguments.jobs if len(wanted) > 1 else 1
     limit_s = EXACT_LIMIT_S if arguments.exact else RUN_LIMIT_S[vms.read(arguments.profile).kind]
     machine = Planted(arguments.profile, control, arguments.wheel, directory / control, jobs, limit_s)
-    return machine.run(",".join(wanted))
+    return dict(machine.run(",".join(wanted)).verdicts)
 
 
 def write_account(directory: Path, document: dict[str, Any]) -> None:

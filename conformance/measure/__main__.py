@@ -16,6 +16,7 @@ import coverage
 
 import vms
 from conformance import clauses, inputs, install, preconditions, provenance
+from conformance.equipment import equip
 from conformance.measure import guest as measured
 from conformance.measure import lines, shim
 from conformance.measure.raw_profile import ProfileError, measure_counters
@@ -123,18 +124,11 @@ def measure_clauses(profile: str, trace: Path, arguments: argparse.Namespace) ->
             inputs.download(f"coverage=={coverage.__version__}", wheels, python)
         measured.prepare(guest, measure_counters(program.read_bytes()))
         product = install.Product(arguments.wheel, program)
-        install.install(
-            guest,
-            product,
-            arguments.kit_cache,
-            guest.profile.users,
-            debian=any(name in install.BIG_CLAUSES for name in wanted),
-            workers=arguments.jobs,
-        )
+        equip(guest, product, arguments.kit_cache, wanted, workers=arguments.jobs)
         measured.plant(guest, wheels)
         place = arguments.directory / f"clauses-{profile}"
         machine = Planted(profile, PLANTED, arguments.wheel, place, arguments.jobs, RUN_LIMIT_S)
-        verdicts = machine.run(arguments.clause or "*")
+        verdicts = machine.run(arguments.clause or "*").verdicts
         counted = measured.gather(guest)
     with tempfile.TemporaryDirectory() as work:
         rust = shim.read_lines(program, counted.shim, Path(work))

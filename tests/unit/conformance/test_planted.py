@@ -10,9 +10,9 @@ import vms
 from conformance import planted
 from conformance.planted import NoReport, Planted
 
-REPORT = {
-    "profiles": [{"clauses": [{"id": "AB-001", "verdict": "FAIL"}, {"id": "AB-002", "verdict": "PASS"}]}]
-}
+ERRORS = [planted.make_error("a-fault"), "1 of 2 cases have no outcome"]
+CLAUSES = [{"id": "AB-001", "verdict": "FAIL"}, {"id": "AB-002", "verdict": "PASS"}]
+REPORT = {"profiles": [{"clauses": CLAUSES, "errors": ERRORS}]}
 
 
 def machine(place: Path, jobs: int = 2) -> Planted:
@@ -40,7 +40,9 @@ def instead(
 def test_the_verdicts_are_the_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Run once each, on the machine that is up, under the name that keeps the report from being green."""
     called = instead(monkeypatch, leaves=tmp_path / "report.json")
-    assert machine(tmp_path).run("AB-*") == {"AB-001": "FAIL", "AB-002": "PASS"}
+    judged = machine(tmp_path).run("AB-*")
+    assert judged.verdicts == {"AB-001": "FAIL", "AB-002": "PASS"}
+    assert judged.errors == ("1 of 2 cases have no outcome",)
     assert set(called[0]) >= {
         "--planted=a-fault",
         "--reuse",
@@ -48,7 +50,7 @@ def test_the_verdicts_are_the_reports(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "--clause=AB-*",
         "--numprocesses=2",
     }
-    assert machine(tmp_path, jobs=1).run("AB-001")
+    assert machine(tmp_path, jobs=1).run("AB-001").verdicts
     assert not [word for word in called[1] if "numprocesses" in word]
 
 

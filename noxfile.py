@@ -243,6 +243,8 @@ def coverage(session: nox.Session) -> None:
     clauses = any(word.startswith("--profile") for word in arguments)
     require_programs(session, "base", "coverage", *(("tests", "conformance") if clauses else ()))
     install_groups(session, "conformance")
+    # What a person mistyped is no matter to build a wheel and to run the tests for.
+    kit(session, "conformance.measure", "--check", *arguments)
     if clauses:
         require_root(session)
         arguments.append(f"--wheel={choose_wheel(session)}")

@@ -3,11 +3,11 @@
 Pure. A source is the fast tests, or the clauses on one profile. Form of a trace: geninfo(1).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any, Final
 
-SCHEMA: Final = "locald-coverage/1"
+SCHEMA: Final = "locald-coverage/2"
 TESTS: Final = "tests"
 # Where it is decided what a caller may do, and what of it a bundle says: every line of these is accounted for.
 DECISIONS: Final = (
@@ -16,6 +16,8 @@ DECISIONS: Final = (
     "shim/src/plan.rs",
     "locald/spec.py",
 )
+# Compiled for `cargo test` alone.
+UNIT_TESTS: Final = "*/tests.rs"
 
 # By file and number: whether a line that can be reached was.
 Lines = Mapping[str, Mapping[int, bool]]
@@ -52,14 +54,37 @@ def is_decision(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in DECISIONS)
 
 
+def find_lost(clauses: Mapping[str, Lines], tree: Iterable[str]) -> list[str]:
+    """Return what the list of the decisions would leave out without a word, a line each.
+
+    Args:
+        clauses: What the clauses reached on each host.
+        tree: The names of the source files.
+    """
+    decisions = [name for name in sorted(tree) if is_decision(name) and not fnmatch(name, UNIT_TESTS)]
+    faults = [
+        f"no file is called {pattern}, whose lines decide"
+        for pattern in DECISIONS
+        if not any(fnmatch(name, pattern) for name in decisions)
+    ]
+    faults += [
+        f"{host}: nothing was counted of {name}, whose lines decide"
+        for host, lines in clauses.items()
+        for name in decisions
+        if not lines.get(name)
+    ]
+    return faults if clauses else []
+
+
 def make_document(
-    sources: Mapping[str, Lines], facts: Mapping[str, Mapping[str, Any]], date: str
+    sources: Mapping[str, Lines], facts: Mapping[str, Mapping[str, Any]], faults: Sequence[str], date: str
 ) -> dict[str, Any]:
     """Return the report for programs.
 
     Args:
         sources: What each source reached.
-        facts: What else is known of a source: how many clauses, which were red, how many processes told.
+        facts: What else is known of a source: how many clauses ran, which were red, how many processes told.
+        faults: What was not measured, and why.
         date: When.
     """
     everything = join(sources.values())
@@ -80,6 +105,7 @@ def make_document(
         "date": date,
         "says": "measured builds: no verdict on any product",
         "sources": {name: dict(facts.get(name, {})) for name in sources},
+        "faults": list(faults),
         "files": files,
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from conformance.inputs import InputError, build_crate, run_program, run_rust
-from conformance.measure.raw_profile import make_raw_profile
+from conformance.measure.raw_profile import ProfileError, make_raw_profile
 
 ROOT: Final = Path(__file__).parent.parent.parent
 CRATE: Final = ROOT / "shim"
@@ -57,7 +57,11 @@ def read_lines(program: Path, counters: bytes, work: Path) -> str:
 
 
 def keep_own_files(trace: str) -> str:
-    """Return the records of the shim's own sources, named from the root of the tree; no functions. Pure."""
+    """Return the records of the shim's own sources, named from the root of the tree; no functions. Pure.
+
+    Raises:
+        ProfileError: There is none, as if nobody had reached anything.
+    """
     kept = []
     for record in trace.split("end_of_record\n"):
         name = re.search(r"^SF:(.+)$", record, re.MULTILINE)
@@ -67,6 +71,8 @@ def keep_own_files(trace: str) -> str:
         # Names of functions are mangled, and one stands for each of its instances.
         lines = [line for line in record.splitlines() if line.startswith(("DA:", "LF:", "LH:"))]
         kept.append("\n".join([f"SF:{path.relative_to(ROOT)}", *lines, "end_of_record\n"]))
+    if not kept:
+        raise ProfileError(f"the counts are of no file below {CRATE / 'src'}")
     return "".join(kept)
 
 

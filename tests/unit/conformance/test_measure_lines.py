@@ -49,7 +49,7 @@ def test_only_clauses_count_for_the_decisions() -> None:
         "local": {"locald/spec.py": {1: True, 2: False}},
         "debian": {"locald/spec.py": {1: False, 2: False}},
     }
-    document = lines.make_document(sources, {"local": {"clauses": 3}}, "2026-11-27T00:00:00Z")
+    document = lines.make_document(sources, {"local": {"clauses": 3}}, (), "2026-11-27T00:00:00Z")
     assert document["files"]["locald/spec.py"]["reached_by"] == {lines.TESTS: 2, "local": 1, "debian": 0}
     texts = {"locald/spec.py": ["one", "    two"], "shim/src/plan.rs": ["", "", "", "four"]}
     assert lines.describe_decisions(document, texts) == [
@@ -64,14 +64,16 @@ def test_only_clauses_count_for_the_decisions() -> None:
 
 def test_without_a_clause_nothing_is_said_of_clauses() -> None:
     """Neither reached nor unreached: nobody looked."""
-    document = lines.make_document({lines.TESTS: {"locald/spec.py": {1: True}}}, {}, "2026-11-27T00:00:00Z")
+    document = lines.make_document(
+        {lines.TESTS: {"locald/spec.py": {1: True}}}, {}, (), "2026-11-27T00:00:00Z"
+    )
     assert document["files"]["locald/spec.py"]["unreached_by_clauses"] is None
 
 
 def test_the_least_reached_file_stands_last() -> None:
     """Where a terminal still shows it."""
     sources = {"local": {"a": {1: False}, "b": {1: True}, "c": {1: True, 2: False}}}
-    described = lines.describe_files(lines.make_document(sources, {}, "2026-11-27T00:00:00Z"))
+    described = lines.describe_files(lines.make_document(sources, {}, (), "2026-11-27T00:00:00Z"))
     assert [line.split()[-1] for line in described] == ["file", "b", "c", "a"]
 
 
@@ -92,6 +94,41 @@ def test_crates_and_the_counting_itself_are_left_out() -> None:
     names = (source / "plan.rs", *counting, "/registry/libc/src/lib.rs")
     trace = "".join(record.format(name) for name in names)
     assert keep_own_files(trace) == "SF:shim/src/plan.rs\nDA:1,1\nLF:1\nLH:1\nend_of_record\n"
+
+
+def test_a_trace_without_the_shim_is_no_measure() -> None:
+    """Its files would stand nowhere, neither reached nor unreached."""
+    for trace in ("", "SF:/registry/libc/src/lib.rs\nDA:1,1\nend_of_record\n"):
+        with pytest.raises(ProfileError, match=r"the counts are of no file below .*/shim/src$"):
+            keep_own_files(trace)
+
+
+DECIDING = ("locald/spec.py", "shim/src/plan.rs", "shim/src/policy.rs", "shim/src/policy/ids.rs")
+TREE = (*DECIDING, "shim/src/policy/tests.rs", "shim/src/main.rs", "locald/host.py")
+
+
+def test_every_decision_is_counted_on_every_host() -> None:
+    """What is compiled for unit tests alone, and what decides nothing, need not be."""
+    whole: dict[str, dict[int, bool]] = {name: {1: False} for name in DECIDING}
+    assert lines.find_lost({"local": whole, "debian": whole}, TREE) == []
+    part = {name: whole[name] for name in DECIDING[:3]}
+
+    assert lines.find_lost({"local": whole, "debian": part}, TREE) == [
+        "debian: nothing was counted of shim/src/policy/ids.rs, whose lines decide"
+    ]
+    assert lines.find_lost({"local": whole | {"shim/src/plan.rs": {}}}, TREE) == [
+        "local: nothing was counted of shim/src/plan.rs, whose lines decide"
+    ]
+
+
+def test_a_decision_that_moved_is_missed() -> None:
+    """Its old pattern would account for nothing; without a clause nobody asks."""
+    whole = {name: {1: True} for name in TREE}
+    moved = [name for name in TREE if name != "shim/src/plan.rs"]
+    assert lines.find_lost({"local": whole}, moved) == [
+        "no file is called shim/src/plan.rs, whose lines decide"
+    ]
+    assert lines.find_lost({}, moved) == []
 
 
 @pytest.fixture(scope="module")

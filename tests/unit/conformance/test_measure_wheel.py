@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conformance.inputs import InputError
-from conformance.measure import __main__ as measure
+from conformance.measure import hosts
 
 MODULES = {"locald/__init__.py": "", "locald/cli/run.py": "x = 1\n"}
 
@@ -18,7 +18,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in MODULES.items():
         (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tree" / name).write_text(text)
-    monkeypatch.setattr(measure, "ROOT", tmp_path / "tree")
+    monkeypatch.setattr(hosts, "ROOT", tmp_path / "tree")
     return tmp_path / "tree"
 
 
@@ -34,7 +34,7 @@ def test_the_trees_own_wheel_is_taken(tree: Path) -> None:
     """What is no module of locald is not compared, on either side."""
     (tree / "locald" / "notes.txt").write_text("of nobody's concern")
 
-    measure.require_own_wheel(make_wheel(tree, MODULES))
+    hosts.require_own_wheel(make_wheel(tree, MODULES))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_the_trees_own_wheel_is_taken(tree: Path) -> None:
 def test_a_wheel_of_another_tree_is_refused(tree: Path, members: Mapping[str, str], fault: str) -> None:
     """With a module changed, taken away since, or new since."""
     with pytest.raises(InputError, match=f"locald.whl was not built from this tree: {fault}"):
-        measure.require_own_wheel(make_wheel(tree, members))
+        hosts.require_own_wheel(make_wheel(tree, members))
 
 
 def test_what_is_no_wheel_is_refused(tree: Path) -> None:
@@ -56,4 +56,4 @@ def test_what_is_no_wheel_is_refused(tree: Path) -> None:
     (tree / "locald.whl").write_text("no archive")
     for name in ("locald.whl", "absent.whl"):
         with pytest.raises(InputError, match=name):
-            measure.require_own_wheel(tree / name)
+            hosts.require_own_wheel(tree / name)

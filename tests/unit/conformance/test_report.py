@@ -232,6 +232,17 @@ def test_junit_is_well_formed_whatever_a_payload_printed() -> None:
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "2")
 
 
+def test_junit_shows_a_waiver_as_skipped_with_its_reason() -> None:
+    """Neither a failure, which blocks a CI, nor a pass, which hides it."""
+    waiver = Waiver("AB-001", "local", "being mended", "somebody", datetime.date(2026, 12, 31))
+    made = make_report(run(record("AB-001", Outcome.FAILED), *GREEN[1:]), waivers=(waiver,))
+    (suite,) = ET.fromstring(make_junit(made)).findall("testsuite")
+
+    assert (suite.get("failures"), suite.get("skipped")) == ("1", "1")
+    (skipped,) = suite.iter("skipped")
+    assert skipped.get("message") == "until 2026-12-31 (somebody): being mended"
+
+
 def test_the_summary_shows_matrix_and_reproducer() -> None:
     """A line a family of clauses, a column a profile, and for each red clause the command that shows it again."""
     text = "\n".join(summarise(make_report(run(GREEN[0], record("AB-002", Outcome.FAILED, message="no")))))

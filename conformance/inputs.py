@@ -138,7 +138,10 @@ def find_compiled(source: Path, cache: Path) -> Path:
     It is named for the text and the flags that it was made of, not judged by its age: trees share the cache, and none
     may be judged by the observer of another.
     """
-    made_of = " ".join(_make_compiler({}, dynamic=False)).encode() + b"\0" + source.read_bytes()
+    parts = [source, *sorted(source.parent.glob("*.h"))]
+    made_of = b"\0".join(
+        [" ".join(_make_compiler({}, dynamic=False)).encode(), *(part.read_bytes() for part in parts)]
+    )
     programs = cache / "programs"
     target = programs / f"{source.stem}-{hashlib.sha256(made_of).hexdigest()[:16]}"
     with locked(programs):

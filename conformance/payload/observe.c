@@ -4,6 +4,9 @@
  *
  *   observe facts             everything below, then exit 0
  *   observe glance            the same without attempts and masked paths, which cost an emulated CPU a second
+ *   observe filter            what the filter of system calls answers, each asked so that the kernel would answer otherwise
+ *   observe ids               user and group ids, real and effective, and the effective capabilities, in a line
+ *   observe each PROGRAM...   run each with the argument `ids`
  *   observe unnamed PROGRAM   become PROGRAM with no argument at all, not even a name
  *   observe exit N            exit with N
  *   observe signals N         say "ready", report N signals as they come, exit 0
@@ -48,6 +51,8 @@
 extern char **environ;
 
 static void section(const char *name) { printf("\n== %s\n", name); }
+
+#include "attempts.h"
 
 static void copy(const char *name, const char *path)
 {
@@ -118,106 +123,6 @@ static void list_dir(const char *name, const char *path)
                minor(st.st_rdev));
     }
     closedir(dir);
-}
-
-static void attempt(const char *name, long ret)
-{
-    printf("%s %d\n", name, ret < 0 ? errno : 0);
-}
-
-/* Every attempt is safe to be allowed: a bad shim may run this as root on the host itself. So each is
- * made in a child, with arguments that are worthless after the permission check (a file system type that
- * does not exist, a bad magic), and what a file attempt made is removed again. */
-#define TRY(name, expression)                                                                                          \
-    do {                                                                                                               \
-        fflush(stdout);                                                                                                \
-        pid_t child = fork();                                                                                          \
-        if (child == 0) {                                                                                              \
-            errno = 0;                                                                                                 \
-            attempt(name, (long)(expression));                                                                         \
-            fflush(stdout);                                                                                            \
-            _exit(0);                                                                                                  \
-        }                                                                                                              \
-        int status;                                                                                                    \
-        waitpid(child, &status, 0);                                                                                    \
-        if (!WIFEXITED(status))                                                                                        \
-            printf("%s signal %d\n", name, WTERMSIG(status));                                                          \
-    } while (0)
-
-static int make_file(const char *path)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd >= 0)
-        unlink(path);
-    return fd;
-}
-
-static int make_device(const char *path)
-{
-    int ret = mknod(path, S_IFBLK | 0600, makedev(7, 0));
-    if (ret == 0)
-        unlink(path);
-    return ret;
-}
-
-/* To open is not to read: a masked path is there and says nothing. */
-static int read_byte(const char *path)
-{
-    char byte;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    ssize_t got = read(fd, &byte, 1);
-    close(fd);
-    if (got == 0)
-        errno = ENODATA;
-    return got == 1 ? 0 : -1;
-}
-
-static void attempts(void)
-{
-    char byte = 'x';
-    char zero[128] = {0};
-    section("attempts");
-    TRY("keyctl", syscall(SYS_keyctl, 0, -3, 0, 0, 0));
-    TRY("add_key", syscall(SYS_add_key, "conformance", "conformance", "x", 1, -3));
-    TRY("request_key", syscall(SYS_request_key, "user", "conformance-nothing", 0, 0));
-    TRY("bpf", syscall(SYS_bpf, 0, zero, sizeof zero));
-    TRY("perf_event_open", syscall(SYS_perf_event_open, zero, 0, -1, -1, 0));
-    TRY("unshare-user", unshare(CLONE_NEWUSER));
-    TRY("unshare-mount", unshare(CLONE_NEWNS));
-    TRY("mount", mount("none", "/conformance-absent", "conformance", 0, ""));
-    TRY("umount", umount2("/conformance-absent", 0));
-    TRY("pivot_root", syscall(SYS_pivot_root, "/conformance-absent", "/conformance-absent"));
-    TRY("open_tree", syscall(428, AT_FDCWD, "/", 1));
-    TRY("fsopen", syscall(430, "tmpfs", 0));
-    TRY("setns", setns(0, 0));
-    TRY("init_module", syscall(SYS_init_module, zero, 0, ""));
-    TRY("kexec_load", syscall(SYS_kexec_load, 0, 0, 0, 0xffff));
-    TRY("reboot", syscall(SYS_reboot, 0, 0, 0, 0));
-    TRY("swapon", syscall(SYS_swapon, "/", 0));
-    TRY("userfaultfd", syscall(SYS_userfaultfd, 0));
-    TRY("io_uring_setup", syscall(425, 1, zero));
-    TRY("tiocsti", ioctl(0, TIOCSTI, &byte));
-    TRY("tioclinux", ioctl(0, TIOCLINUX, &byte));
-    TRY("sethostname", syscall(SYS_sethostname, "changed", -1));
-    TRY("mknod", make_device("/tmp/conformance-device"));
-    TRY("chroot", chroot("/"));
-    TRY("setuid-0", setuid(0));
-    TRY("setuid-1", setresuid(1, 1, 1));
-    TRY("setgroups", syscall(SYS_setgroups, 0, 0));
-    TRY("write-sysrq", open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC));
-    TRY("write-proc-sys", open("/proc/sys/kernel/domainname", O_WRONLY | O_CLOEXEC));
-    TRY("write-core-pattern", open("/proc/sys/kernel/core_pattern", O_WRONLY | O_CLOEXEC));
-    TRY("read-kcore", read_byte("/proc/kcore"));
-    TRY("write-sys", open("/sys/kernel/uevent_helper", O_WRONLY | O_CLOEXEC));
-    TRY("make-dev", make_file("/dev/conformance"));
-    TRY("make-root", make_file("/conformance"));
-    TRY("unknown", syscall(9999));
-    TRY("clone3", syscall(435, NULL, 0));
-    TRY("open-tty", open("/dev/tty", O_RDWR | O_CLOEXEC));
-    TRY("open-ptmx", open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC));
-    TRY("make-shm", make_file("/dev/shm/conformance"));
 }
 
 /* Nothing is sent; but without lo there is no way there. */
@@ -345,6 +250,32 @@ static void facts(int argc, char **argv, int whole)
         attempts();
     }
     section("end");
+}
+
+static int tell_ids(const char *name)
+{
+    char line[256], *found = NULL;
+    FILE *file = fopen("/proc/self/status", "re");
+    while (file && !found && fgets(line, sizeof line, file))
+        found = strncmp(line, "CapEff:", 7) ? NULL : line + 8;
+    printf("%s %u %u %u %u %s", name, getuid(), geteuid(), getgid(), getegid(), found ? found : "?\n");
+    return 0;
+}
+
+static int run_each(char **programs)
+{
+    for (; *programs; programs++) {
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            execl(*programs, *programs, "ids", NULL);
+            printf("%s errno %d\n", *programs, errno);
+            fflush(stdout);
+            _exit(1);
+        }
+        waitpid(child, NULL, 0);
+    }
+    return 0;
 }
 
 static void report_signal(int number)
@@ -524,6 +455,17 @@ int main(int argc, char **argv)
         facts(argc, argv, 0);
         return 0;
     }
+    if (!strcmp(verb, "filter")) {
+        section("process");
+        printf("tty %d%d%d\n", isatty(0), isatty(1), isatty(2));
+        filtered();
+        section("end");
+        return 0;
+    }
+    if (!strcmp(verb, "ids"))
+        return tell_ids(argv[0]);
+    if (!strcmp(verb, "each"))
+        return run_each(argv + 2);
     if (!strcmp(verb, "unnamed") && argc > 2) {
         char *none[] = {NULL};
         execve(argv[2], none, environ);

@@ -5,12 +5,17 @@ from typing import Any, Final
 
 import pytest
 
-from conformance.subject import PYTHON, Job, Subject
+from conformance.subject import PYTHON, STRANGER, Job, Result, Subject
+from conformance.test_setuid import POLICY, with_policy
 
 # Every test here binds the same two ports: one after the other.
 pytestmark = pytest.mark.alone
 
 LOOPBACK: Final = "127.0.0.1"
+LOOPBACK_6: Final = "::1"
+# Of the default policy neither, nor reached by another name.
+OTHER_LOOPBACK: Final = "127.0.0.2"
+AF_INET, AF_INET6 = 2, 10
 # Calls the shim with one end of a socket pair as stdin, and tells what came out of the other end.
 ASK: Final = """
 import json, os, socket, subprocess, sys
@@ -34,6 +39,9 @@ try:
 except TimeoutError:  # datagrams have no end
     line, numbers = b"", []
 told = {"line": line.decode(), "count": len(numbers)}
+if stdin == "visit":  # whose the port is now
+    with socket.create_connection((address, int(port)), 5) as client:
+        told["answered"] = client.recv(16).decode()
 for number in numbers[:1]:
     server = socket.socket(fileno=number)
     told["listens"] = server.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -48,11 +56,17 @@ print(json.dumps(told))
 sys.stderr.write(done.stderr.decode())
 sys.exit(done.returncode)
 """
-# A server of root's on all addresses, which goes on until it is killed.
-SERVE: Final = (
-    "import os, socket, time; s = socket.create_server(('0.0.0.0', {port})); "
-    "pid = os.fork(); pid and (open('{pid}', 'w').write(str(pid)), os._exit(0)); time.sleep(60)"
-)
+# A server of root's that tells everybody whose it is, until it is killed; a socket of root's could share its port.
+SERVE: Final = """
+import os, socket
+server = socket.create_server(('{address}', {port}), reuse_port=True)
+pid = os.fork()
+if pid:
+    open('{pid}', 'w').write(str(pid))
+    os._exit(0)
+while True:
+    server.accept()[0].sendall(b'root')
+"""
 
 
 def ask(subject: Subject, port: int = 80, address: str = LOOPBACK, stdin: str = "pair", **more: Any) -> Job:
@@ -61,38 +75,104 @@ def ask(subject: Subject, port: int = 80, address: str = LOOPBACK, stdin: str = 
     return {"argv": words, "user": "plain", "env": subject.host_env("plain"), **more}
 
 
+def assert_given(subject: Subject, result: Result, port: int, address: str) -> None:
+    """Judge that one socket came that listens there and nowhere else, and through which a request got."""
+    if address == LOOPBACK_6 and not has_ipv6(subject):
+        assert (result.outcome, result.answer["count"]) == ((125, "bind.unavailable"), 0), result
+        return
+    assert result.exit_code == 0, result
+    answer = dict(result.answer)
+    line = answer.pop("line")
+    assert line != "", result
+    assert json.loads(line) == {"event": "bound", "address": address, "port": port}
+    assert answer == {
+        "count": 1,
+        "listens": 1,
+        "kind": [AF_INET6 if ":" in address else AF_INET, 1, 6],  # SOCK_STREAM, IPPROTO_TCP
+        "name": [address, port],
+        "owner": subject.caller().uid,
+        "shared": 0,
+        "served": "ping",
+    }
+
+
+def has_ipv6(subject: Subject) -> bool:
+    """Say whether the host has ::1. Every machine of the kit's has it; of `local` no profile can say."""
+    if subject.guest.profile.kind != "local":
+        return True
+    return f"{1:032x} " in subject.root("cat /proc/net/if_inet6 || true").stdout
+
+
+def refuses(result: Result, code: str) -> bool:
+    """Say whether nothing was given, for that reason."""
+    return (result.outcome, result.answer["count"]) == ((125, code), 0)
+
+
 @pytest.mark.clause("BIND-001")
 def test_a_listed_port_is_given(subject: Subject) -> None:
-    """One socket that listens on loopback, the caller's own, through which a request gets; for both default ports."""
-    caller = subject.caller()
-    for port, result in zip((80, 443), subject.call(ask(subject, 80), ask(subject, 443)), strict=True):
-        assert result.exit_code == 0, result
-        answer = dict(result.answer)
-        line = answer.pop("line")
-        assert line != "", result
-        assert json.loads(line) == {"event": "bound", "address": LOOPBACK, "port": port}
-        assert answer == {
-            "count": 1,
-            "listens": 1,
-            "kind": [2, 1, 6],  # AF_INET, SOCK_STREAM, IPPROTO_TCP
-            "name": [LOOPBACK, port],
-            "owner": caller.uid,
-            "shared": 0,
-            "served": "ping",
-        }
+    """For both ports and both addresses that a policy lists without a word: one socket there, the caller's own."""
+    asked = ((80, LOOPBACK), (443, LOOPBACK), (80, LOOPBACK_6))
+    results = subject.call(*(ask(subject, port, address) for port, address in asked))
+    for (port, address), result in zip(asked, results, strict=True):
+        assert_given(subject, result, port, address)
 
 
 @pytest.mark.clause("BIND-002")
 def test_nothing_else_is_given(subject: Subject) -> None:
     """Neighbours of a listed port, other services' ports, all addresses and other ones of loopback."""
-    ports = subject.call(*(ask(subject, port) for port in (22, 79, 81, 1023, 8080)))
-    addresses = ("0.0.0.0", "127.0.0.2", "::")  # noqa: S104  # asked for, and refused
-    places = subject.call(*(ask(subject, 80, address) for address in addresses))
+    ports = (22, 79, 81, 1023, 8080)
+    addresses = ("0.0.0.0", OTHER_LOOPBACK, "::")  # noqa: S104  # asked for, and refused
+    results = subject.call(
+        *(ask(subject, port) for port in ports), *(ask(subject, 80, address) for address in addresses)
+    )
 
-    for result in ports:
-        assert (result.outcome, result.answer["count"]) == ((125, "bind.port"), 0), result
-    for result in places:
-        assert (result.outcome, result.answer["count"]) == ((125, "bind.address"), 0), result
+    for result in results[: len(ports)]:
+        assert refuses(result, "bind.port"), result
+    for result in results[len(ports) :]:
+        assert refuses(result, "bind.address"), result
+
+
+@pytest.mark.clause("BIND-008")
+def test_a_stranger_gets_nothing(subject: Subject) -> None:
+    """The very port that a named user has, asked for by somebody whom the policy does not name."""
+    stranger, named = subject.call(
+        ask(subject) | {"user": STRANGER, "env": subject.host_env(STRANGER)}, ask(subject)
+    )
+
+    assert refuses(stranger, "shim.policy"), stranger
+    assert_given(subject, named, 80, LOOPBACK)
+
+
+@pytest.mark.clause("BIND-009")
+def test_the_policys_lists_take_the_place_of_the_usual(subject: Subject) -> None:
+    """What root lists is given, what he does not list is not, the usual ports and address included; `none` is none."""
+    line = f"version = 1\\nallow-user = {subject.caller().uid}\\n"
+    lists = (
+        f"bind-ports = 88 8443\\nbind-addresses = {LOOPBACK_6} {OTHER_LOOPBACK}\\n",
+        "bind-ports = none\\n",
+        "bind-addresses = none\\n",
+    )
+    changed, no_ports, no_addresses = (with_policy(f"printf '{line}{text}' > {POLICY}") for text in lists)
+    given = ((88, OTHER_LOOPBACK), (8443, LOOPBACK_6), (88, LOOPBACK_6))
+    refused = (
+        ("bind.port", changed, 80, OTHER_LOOPBACK),
+        ("bind.port", changed, 443, LOOPBACK_6),
+        ("bind.address", changed, 88, LOOPBACK),
+        ("bind.port", no_ports, 80, LOOPBACK),
+        ("bind.address", no_addresses, 80, LOOPBACK),
+    )
+    results = subject.call(
+        *(ask(subject, port, address, before=changed[0], after=changed[1]) for port, address in given),
+        *(
+            ask(subject, port, address, before=before, after=after)
+            for _, (before, after), port, address in refused
+        ),
+    )
+
+    for (port, address), result in zip(given, results, strict=False):
+        assert_given(subject, result, port, address)
+    for (code, *_), result in zip(refused, results[len(given) :], strict=True):
+        assert refuses(result, code), result
 
 
 @pytest.mark.clause("BIND-003")
@@ -102,7 +182,7 @@ def test_only_the_callers_own_local_socket_will_do(subject: Subject) -> None:
     results = subject.call(*(ask(subject, stdin=kind) for kind in others), roots_pair(subject))
 
     for result in results:
-        assert (result.outcome, result.answer["count"]) == ((125, "bind.stdin"), 0), result
+        assert refuses(result, "bind.stdin"), result
 
 
 def roots_pair(subject: Subject) -> Job:
@@ -115,17 +195,20 @@ def roots_pair(subject: Subject) -> Job:
 
 @pytest.mark.clause("BIND-004")
 def test_a_port_in_use_is_not_taken(subject: Subject) -> None:
-    """Root's server on all addresses keeps port 80; once it has ended the port can be had."""
+    """Root's server on that address or on all keeps port 80 and its visitors; once it has ended the port can be had."""
     pid = "/run/locald-kit.pid"
-    serve = SERVE.format(port=80, pid=pid)
-    # Without the job's name in its environment, by which the agent finds and ends what a job left behind.
-    before = f'env -i {PYTHON} -I -c "{serve}" >/dev/null 2>&1 </dev/null'
-    taken, free = subject.call(
-        ask(subject, before=before, after=f"kill $(cat {pid}); rm {pid}"), ask(subject)
-    )
+    jobs = []
+    for address in (LOOPBACK, "0.0.0.0"):  # noqa: S104  # as many servers do
+        serve = SERVE.format(address=address, port=80, pid=pid)
+        # Without the job's name in its environment, by which the agent finds and ends what a job left behind.
+        before = f'env -i {PYTHON} -I -c "{serve}" >/dev/null 2>&1 </dev/null'
+        jobs.append(ask(subject, stdin="visit", before=before, after=f"kill $(cat {pid}); rm {pid}"))
+    *taken, free = subject.call(*jobs, ask(subject))
 
-    assert (taken.outcome, taken.answer["count"]) == ((125, "bind.in-use"), 0), taken
-    assert free.exit_code == 0, free
+    for result in taken:
+        assert refuses(result, "bind.in-use"), result
+        assert result.answer["answered"] == "root", result
+    assert_given(subject, free, 80, LOOPBACK)
 
 
 @pytest.mark.clause("BIND-005")

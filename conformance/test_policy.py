@@ -3,7 +3,7 @@
 import pytest
 
 from conformance.runtimes import find_modes
-from conformance.subject import Result, Subject, copy_installation
+from conformance.subject import STRANGER, Result, Subject, copy_installation
 from conformance.test_setuid import POLICY, with_policy
 
 # The policy is one file for everybody.
@@ -34,7 +34,7 @@ def test_only_listed_modes_run(subject: Subject) -> None:
 
 @pytest.mark.clause("POLICY-002")
 def test_check_tells_what_holds(subject: Subject) -> None:
-    """The defaults where the file is silent, and every key where it is not."""
+    """The defaults where the file is silent, and every key where it is not; a stranger is told no more than no."""
     caller = subject.caller()
     least = f"version = 1\\nallow-user = {caller.uid}\\n"
     full = (
@@ -44,9 +44,16 @@ def test_check_tells_what_holds(subject: Subject) -> None:
     answers = []
     for text in (least, full):
         before, after = with_policy(f"printf '{text}' > {POLICY}")
-        (result,) = subject.call(subject.shim("check", before=before, after=after))
+        result, stranger = subject.call(
+            subject.shim("check", before=before, after=after),
+            subject.shim("check", user=STRANGER, before=before, after=after),
+        )
         assert (result.exit_code, result.stdout != "") == (0, True), result
+        assert result.answer["policy"] == {"allowed": True, "code": None, "why": None}, result
         answers.append(result.answer["effective"])
+        told = stranger.answer
+        assert (told["policy"]["allowed"], told["policy"]["code"]) == (False, "shim.policy"), stranger
+        assert not told.get("effective"), stranger
 
     assert answers[0] == {
         "modes": ["mapped", "direct"],

@@ -9,7 +9,7 @@ from conformance import logs
 from conformance.hostile import USERS, Hostile
 from conformance.observation import Facts
 from conformance.runtimes import Mode
-from conformance.subject import HOME, LOCALD, PREFIX, SHIM, STRANGER, Subject, copy_installation
+from conformance.subject import HOME, LOCALD, PREFIX, SHIM, STRANGER, Job, Subject, copy_installation
 
 ENGINES: Final = (
     "runc",
@@ -24,7 +24,9 @@ ENGINES: Final = (
     "bwrap",
 )
 # One file for everybody: a test that changes it runs alone.
-POLICY: Final = "/etc/locald/policy"
+ETC: Final = "/etc/locald"
+POLICY: Final = f"{ETC}/policy"
+SETPRIV: Final = "/usr/bin/setpriv"
 SMALL: Final = f"oci:{HOME}/images/small"
 ADDRESSED: Final = re.compile(r" (connect|sendto|sendmsg|sendmmsg)\(.*sa_family=")
 
@@ -32,7 +34,7 @@ ADDRESSED: Final = re.compile(r" (connect|sendto|sendmsg|sendmmsg)\(.*sa_family=
 def with_policy(script: str) -> tuple[str, str]:
     """Return scripts that change the policy file, and that bring it back."""
     before = f"cp -p {POLICY} {POLICY}.kit; {script}"
-    return before, f"rm -rf {POLICY}; mv {POLICY}.kit {POLICY}; chmod 755 /etc/locald; chown 0:0 /etc/locald"
+    return before, f"rm -rf {POLICY}; mv {POLICY}.kit {POLICY}; chmod 755 {ETC}; chown 0:0 {ETC}"
 
 
 @pytest.mark.clause("LEAF-001")
@@ -201,21 +203,45 @@ def test_without_the_setuid_bit_nothing_works(subject: Subject, mode: Mode) -> N
     assert plain.outcome == (125, "shim.not-setuid"), plain
 
 
+@pytest.mark.alone
 @pytest.mark.clause("PRIV-004")
 def test_the_policy_decides_who_may(subject: Subject, mode: Mode) -> None:
-    """Somebody whom the policy does not name is refused; who is named runs."""
-    stranger, named = subject.call(
-        subject.container(mode=mode, user=STRANGER), subject.container("/observe", "exit", "7", mode=mode)
+    """Whom the policy names runs, himself or by a group that he has; somebody else, or with another group, does not."""
+    caller = subject.caller()
+    # A number that no table of the host's has: his credentials decide, and not what is written of him.
+    extra, other = caller.gid + 77_000, caller.gid + 77_001
+    payload = ("/observe", "exit", "7")
+
+    def of_group(gid: int, *, held: str = "") -> Job:
+        text = f"version = 1\\nallow-group = {gid}\\n"
+        before, after = with_policy(f"printf '{text}' > {POLICY}")
+        job = subject.container(*payload, mode=mode, before=before, after=after)
+        groups = f"--groups={held}" if held else "--init-groups"
+        become = [SETPRIV, f"--reuid={caller.uid}", f"--regid={caller.gid}", groups]
+        return job | {"argv": [*become, *job["argv"]], "user": "root"}
+
+    stranger, named, *grouped = subject.call(
+        subject.container(mode=mode, user=STRANGER),
+        subject.container(*payload, mode=mode),
+        of_group(caller.gid),
+        of_group(extra, held=str(extra)),
+        of_group(other),
+        of_group(other, held=str(extra)),
     )
 
     assert stranger.outcome == (125, "shim.policy"), stranger
     assert named.exit_code == 7, named  # the payload's
+    runs, refused = (7, ""), (125, "shim.policy")
+    assert [result.outcome for result in grouped] == [runs, runs, refused, refused], grouped
 
 
 @pytest.mark.alone
 @pytest.mark.clause("PRIV-005")
 def test_a_policy_that_cannot_be_trusted(subject: Subject) -> None:
-    """Absent, malformed, writable by others, somebody's own or a link: refused, and never read as `all may`."""
+    """Absent, malformed, writable by others, somebody's own or a link: refused, and never read as `all may`.
+
+    The same of the directory that it is in: whoever may write there puts another file in its place.
+    """
     caller = subject.caller()
     good = f"version = 1\\nallow-user = {caller.uid}\\n"
     scripts = (
@@ -226,6 +252,9 @@ def test_a_policy_that_cannot_be_trusted(subject: Subject) -> None:
         f"printf '{good}' > {POLICY}; chmod 0664 {POLICY}; chgrp {caller.gid} {POLICY}",
         f"printf '{good}' > {POLICY}; chown {caller.uid} {POLICY}",
         f"printf '{good}' > {HOME}/policy; rm {POLICY}; ln -s {HOME}/policy {POLICY}",
+        f"printf '{good}' > {POLICY}; chmod 0777 {ETC}",
+        f"printf '{good}' > {POLICY}; chgrp {caller.gid} {ETC}; chmod 0775 {ETC}",
+        f"printf '{good}' > {POLICY}; chown {caller.uid} {ETC}",
         f"printf '{good}min-shim = 99.0.0\\n' > {POLICY}",
     )
     jobs = []
@@ -260,10 +289,55 @@ def test_state_is_roots_alone(subject: Subject, mode: Mode) -> None:
 
     lines = result.stderr.splitlines()
     assert result.problem == "", result
-    assert lines[0].startswith("0 7"), lines
-    assert lines[1] == "0 700", lines
+    assert lines[:2] == ["0 700"] * 2, lines
     assert len(lines) > 3, lines  # there was an entry
     assert "Permission denied" in result.stderr, lines
+
+
+@pytest.mark.alone
+@pytest.mark.clause("PRIV-013")
+def test_state_below_what_others_can_write(subject: Subject, mode: Mode) -> None:
+    """Where others may write to /run/locald-shim, or it is somebody's own, no container is begun below it."""
+    caller = subject.caller()
+    place = "/run/locald-shim"
+    # As the shim itself makes it: it may not have been called yet.
+    make, restore = f"install -d -m 700 {place}", f"chown 0:0 {place}; chmod 700 {place}"
+    changes = (
+        f"chmod 777 {place}",
+        f"chgrp {caller.gid} {place}; chmod 770 {place}",
+        f"chown {caller.uid} {place}",
+    )
+    results = subject.call(
+        *(
+            subject.container(mode=mode, status=True, before=f"{make}; {change}", after=restore)
+            for change in changes
+        ),
+        subject.container("/observe", "exit", "7", mode=mode),
+    )
+
+    for result in results[:-1]:
+        assert result.outcome == (125, "state.failed"), result
+        assert [event["event"] for event in result.events] == ["refused"], result
+    assert results[-1].exit_code == 7, results[-1]  # the payload's
+
+
+@pytest.mark.clause("PRIV-012")
+def test_securebits_of_the_caller(subject: Subject, mode: Mode) -> None:
+    """With the bit that parts ids from capabilities, so that a change of ids would leave those, the shim refuses."""
+    job = subject.container(mode=mode, status=True)
+    caller = subject.caller()
+    become = [
+        SETPRIV,
+        f"--reuid={caller.uid}",
+        f"--regid={caller.gid}",
+        "--init-groups",
+        "--securebits=+no_setuid_fixup",
+    ]
+    (result,) = subject.call(job | {"argv": [*become, *job["argv"]], "user": "root"})
+
+    assert result.outcome == (125, "caller.securebits"), result
+    assert [event["event"] for event in result.events] == ["refused"], result
+    assert result.stdout == ""
 
 
 @pytest.mark.clause("PRIV-007")
@@ -347,7 +421,10 @@ def test_selinux_user_u_is_refused_cleanly(subject: Subject, mode: Mode) -> None
 # A container's own root is its caller's to write to, the host's is not.
 OWN_ROOT: Final = {"make-root", "make-shm"}
 # What the eleven capabilities allow, over ids of the container's own user namespace and over its own /dev, a tmpfs.
-MAPPED_ALONE: Final = {"chroot", "setuid-0", "setuid-1", "setgroups", "make-dev"}
+MAPPED_ALONE: Final = {"chroot", "setuid-0", "make-dev"}
+# Over subordinate ids, which only one of the two has: the other is alone in his user namespace.
+WITH_RANGES: Final = {"setuid-1", "setgroups"}
+RANGED: Final = "plain"
 
 
 @pytest.mark.clause("PRIV-011")
@@ -362,7 +439,9 @@ def test_nothing_works_inside_that_does_not_outside(hostile: Hostile) -> None:
     )
     outside = {user: find_allowed(result.facts) for user, result in zip(USERS, own, strict=True)}
     for corner, facts in hostile.greedy().items():
-        granted = OWN_ROOT | (MAPPED_ALONE if corner.mode == "mapped" else set())
+        granted = set(OWN_ROOT)
+        if corner.mode == "mapped":
+            granted |= MAPPED_ALONE | (WITH_RANGES if corner.user == RANGED else set())
         assert find_allowed(facts) - granted <= outside[corner.user], (corner, outside)
 
 

@@ -20,6 +20,7 @@ import resource
 import selectors
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -47,7 +48,7 @@ LIMIT_BYTES = 400_000
 SCRIPT_LIMIT_S = 150
 TRACED = (
     "execve,execveat,open,openat,openat2,open_tree,connect,sendto,sendmsg,sendmmsg,kill,pidfd_send_signal,setresuid,"
-    "capset,bind,keyctl,pivot_root"
+    "capset,bind,keyctl,pivot_root,lseek,pread64"
 )
 # Descriptors on their way to the numbers that they shall get wait from here on.
 WAITING = 300
@@ -76,7 +77,7 @@ class Job:
     after: str = ""
     close: list[int] = field(default_factory=list)
     extra_fds: list[int] = field(default_factory=list)
-    status_kind: str = "pipe"  # or "file": what the number in {status} is
+    status_kind: str = "pipe"  # or "file", "local", "network": what the number in {status} is
     cgroup: str = ""  # the directory of a cgroup that the program starts in
     umask: int = 0o022
     rlimits: dict[str, list[int]] = field(default_factory=dict)
@@ -289,7 +290,7 @@ class Run:
             if job.status_kind == "file":
                 theirs[9] = os.open(f"{self.bundle}/status", os.O_WRONLY | os.O_CREAT, 0o666)
             else:
-                ours["status"], theirs[9] = os.pipe()
+                ours["status"], theirs[9] = connect(job.status_kind)
         for number in job.extra_fds:
             theirs[number] = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
         return ours, theirs
@@ -529,10 +530,32 @@ def find_strace() -> str:
     return shutil.which("strace", path=CLEAN_PATH) or "/usr/bin/strace"
 
 
+def connect(kind: str) -> tuple[int, int]:
+    """Return both ends of a stream: of a pipe, of a socket of the host alone (`local`) or of its network."""
+    if kind == "pipe":
+        return os.pipe()
+    if kind == "local":
+        near, far = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            far = socket.create_connection(server.getsockname())
+            near = server.accept()[0]
+    return near.detach(), far.detach()
+
+
 def read_terminal(master: int, slave: int) -> list[str]:
-    """Return a terminal's modes, its owner and its file's mode; the near end tells also after the far one hung up."""
+    """Return a terminal's modes, its owner, its file's mode and its descriptor's flags, such as O_NONBLOCK.
+
+    The near end tells its modes also after the far one hung up; the flags are those of all who have the far end.
+    """
     status = os.fstat(slave)
-    return [str(termios.tcgetattr(master)), f"{status.st_uid}:{status.st_gid}", oct(status.st_mode)]
+    flags = fcntl.fcntl(slave, fcntl.F_GETFL)
+    return [
+        str(termios.tcgetattr(master)),
+        f"{status.st_uid}:{status.st_gid}",
+        oct(status.st_mode),
+        oct(flags),
+    ]
 
 
 def set_size(number: int, size: list[int]) -> None:

@@ -1,14 +1,15 @@
 """ATK 11 to 17, 40 to 45, 52 and 54: the bundle, its config.json, the names around it, and the end of it all."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Final
 
 import pytest
 
-from conformance.hostile import Corner, Hostile, setting
+from conformance.hostile import USERS, Corner, Hostile, setting
 from conformance.runtimes import Config
-from conformance.subject import Job, Result
+from conformance.subject import STRANGER, Job, Result
 from conformance.test_bind import ask
 from conformance.test_setuid import POLICY, with_policy
 
@@ -85,21 +86,35 @@ def test_json_that_two_parsers_read_differently(hostile: Hostile) -> None:
 
 @pytest.mark.clause("ATK-014")
 def test_config_is_read_once(hostile: Hostile) -> None:
-    """What was judged is what is used: config.json is opened a single time."""
+    """What was judged is what is used: config.json is opened a single time, and nobody goes back in it."""
     for lines in hostile.traced().values():
-        assert count_opens(lines, "config.json") == 1, lines
+        assert_read_once(lines, "config.json")
 
 
 @pytest.mark.clause("ATK-015")
 def test_rootfs_is_opened_once(hostile: Hostile) -> None:
     """From then on the descriptor counts, whatever the name leads to."""
     for lines in hostile.traced().values():
-        assert count_opens(lines, "rootfs") == 1, lines
+        assert_read_once(lines, "rootfs")
 
 
-def count_opens(lines: list[str], name: str) -> int:
-    """Count the calls of a trace that open `name`."""
-    return sum(f'"{name}"' in line and "open" in line.partition("(")[0] for line in lines)
+def assert_read_once(lines: list[str], name: str) -> None:
+    """Judge that the shim opens `name` once by whatever path, and neither goes back in it nor opens it by its number.
+
+    It alone has the number of its first process, up to the payload; what is read further on is not told from what is
+    read again by a descriptor's place, so that is what may not be moved.
+    """
+    own = [line.split(None, 1)[1] for line in lines if line.split()[0] == lines[0].split()[0]]
+    spelt = re.compile(rf'^open\w*\(.*"(?:[^"]*/)?{re.escape(name)}(?:/[^"]*)?".* = (?P<number>\d+)')
+    opens = [match for match in map(spelt.match, own) if match]
+    # A name that leads to it and is answered by an error was asked for, too.
+    asked = [line for line in own if re.match(rf'open\w*\(.*[/"]{re.escape(name)}["/]', line)]
+    assert len(opens) == len(asked) == 1, asked
+    number = opens[0]["number"]
+    again = re.compile(
+        rf'^(?:lseek|pread64)\({number},|^open\w*\(.*"/(?:proc/(?:self|thread-self|\d+)|dev)/fd/{number}["/]'
+    )
+    assert [line for line in own if again.match(line)] == []
 
 
 @pytest.mark.clause("ATK-016")
@@ -237,11 +252,13 @@ def test_a_killed_supervisor(hostile: Hostile) -> None:
 
 @pytest.mark.clause("ATK-044")
 def test_cleanup_stays_beneath(hostile: Hostile) -> None:
-    """Removing a root filesystem follows no link and enters no mount; a plain one is removed."""
+    """Removing a root filesystem follows no link and enters no mount, and takes the rest; all of a plain one."""
 
-    def job(corner: Corner, before: str) -> Job:
-        base = hostile.job(corner, files={"outside/mark": {}, "rootfs/own/file": {}})
-        after = 'umount "$BUNDLE/rootfs/own" 2>/dev/null || true; ls "$BUNDLE/outside"; ls "$BUNDLE/rootfs/own" || true'
+    def job(user: str, before: str) -> Job:
+        base = hostile.job(Corner("direct", user), files={"outside/mark": {}, "rootfs/own/file": {}})
+        after = (
+            'umount "$BUNDLE/rootfs/own" 2>/dev/null || true; ls "$BUNDLE/outside"; ls -A "$BUNDLE/rootfs/"'
+        )
         return base | {
             "argv": [hostile.subject.runtime.program, "cleanup", "--bundle", "{bundle}"],
             "before": before,
@@ -250,31 +267,117 @@ def test_cleanup_stays_beneath(hostile: Hostile) -> None:
 
     swapped = 'rm -r "$BUNDLE/rootfs"; ln -s outside "$BUNDLE/rootfs"'
     mounted = 'mount --bind "$BUNDLE/outside" "$BUNDLE/rootfs/own"; ln -s ../outside "$BUNDLE/rootfs/link"'
-    for before in (swapped, mounted):
-        for result in hostile.call(*(job(corner, before) for corner in hostile.corners())):
-            assert result.after.split()[0] == "mark", result
-    for result in hostile.call(*(job(corner, "true") for corner in hostile.corners())):
-        assert result.exit_code == 0, result
+    left = {swapped: ["mark", "mark"], mounted: ["mark", "own"], "true": ["mark"]}
+    jobs = [(user, before) for user in USERS for before in left]
+    results = hostile.call(*(job(user, before) for user, before in jobs))
+    for (_, before), result in zip(jobs, results, strict=True):
+        assert (result.exit_code == 0) == (before == "true"), result
+        assert result.after.split() == left[before], result
+
+
+@pytest.mark.clause("ATK-044")
+def test_cleanup_of_ids(hostile: Hostile) -> None:
+    """By an id a caller's dead container goes, and nothing else: no path, none that lives, nobody else's."""
+    subject = hostile.subject
+    program = subject.runtime.program
+    state = "/run/locald-shim"
+
+    def become(user: str) -> str:
+        caller = subject.caller(user)
+        return f"timeout {PATIENCE_S} setpriv --reuid {caller.uid} --regid {caller.gid} --init-groups"
+
+    # A path to a file of root's that nothing needs, to the entry of the other user's container, and up and down again.
+    canary = f"{state}/$TOKEN.canary"
+    plant = f"install -d -m 700 {state}; : > {canary}"
+    words = ("../{token}.canary", f"{state}/{{token}}.canary", "..", ".", "", "x/../../{token}.canary")
+    jobs = [
+        subject.shim(
+            "cleanup", "--id", word, user=user, before=plant, after=f"ls {canary} || true; rm -f {canary}"
+        )
+        for user in USERS
+        for word in words
+    ]
+    results = hostile.call(*jobs)
+    hostile.judge_refused("id.invalid", [Result({**result.data, "new_files": []}) for result in results])
+    for result in results:
+        assert result.after.endswith(".canary\n"), result
+
+    def living(corner: Corner) -> Job:
+        (other,) = (user for user in USERS if user != corner.user)
+        own, foreign = subject.caller(corner.user).uid, subject.caller(other).uid
+        entry = f"ls {state}/{own}/$TOKEN"
+        script = (
+            f'{become(corner.user)} {program} cleanup --id "$TOKEN" 2>&1 || echo "own $?"\n'
+            f'{become(other)} {program} cleanup --id "$TOKEN" 2>&1 && echo "foreign 0"\n'
+            f'{become(other)} {program} cleanup --id "../{own}/$TOKEN" 2>&1 || echo "path $?"\n'
+            # His own bundle is what a caller may clean up, and not another's, which he can read.
+            f'{become(other)} {program} cleanup --bundle "$BUNDLE" 2>&1 || echo "bundle $?"\n'
+            f'ls "$BUNDLE/rootfs/observe" || true; {entry} || true\n'
+            f'ls -A {state}/{foreign} | grep -xF "$TOKEN" || true\n'
+        )
+        steps = [{"expect": "ready"}, {"script": script}, {"signal": 15, "to": "user"}]
+        return hostile.job(corner, "/observe", "wait", init=True, steps=steps)
+
+    corners = hostile.corners()
+    for corner, result in zip(corners, hostile.call(*map(living, corners)), strict=True):
+        own = subject.caller(corner.user).uid
+        token = result.data["argv"][result.data["argv"].index("--id") + 1]
+        assert result.problem == "", result
+        said = result.stderr.splitlines()
+        told = [line for line in said if not line.startswith("locald-shim: ")]
+        codes = [line.partition("[")[2].partition("]")[0] for line in said if line not in told]
+        assert codes == ["id.in-use", "id.invalid", "cleanup.failed"], result
+        assert told[:4] == ["own 125", "foreign 0", "path 125", "bundle 125"], result
+        assert [line.rpartition("/")[2] for line in told[4:]] == ["observe", token], (own, result)
+        assert result.exit_code == 143, result  # 128 + TERM: it ran on until then
+
+    def dead(corner: Corner) -> Job:
+        own = subject.caller(corner.user).uid
+        entry = f'ls -A {state}/{own} | grep -cxF "$TOKEN" || true'
+        # Only the payload and the shim hold it; both are gone once there is no process of the container.
+        script = (
+            f"kill -KILL $SUBJECT\nfor i in $(seq 100); do\n"
+            f'    {become(corner.user)} {program} cleanup --id "$TOKEN" 2>/dev/null && break; sleep 0.1\ndone\n{entry}'
+        )
+        steps = [{"expect": "ready"}, {"script": f"{entry}\n{script}"}]
+        return hostile.job(corner, "/observe", "wait", init=True, steps=steps)
+
+    for result in hostile.call(*map(dead, corners)):
+        assert (result.problem, result.exit_code) == ("", -9), result
+        assert result.stderr.split() == ["1", "0"], result
 
 
 @pytest.mark.alone
 @pytest.mark.clause("ATK-045")
 def test_bind_gives_nothing_else(hostile: Hostile) -> None:
-    """No port or address that the policy does not list, nothing over datagrams; a listed one is given to each user."""
+    """No port or address that the policy does not list, none for a stranger, nothing over datagrams; a listed one is.
 
-    def asked(port: int, address: str = "127.0.0.1", stdin: str = "pair") -> list[Result]:
-        users = [corner.user for corner in hostile.corners("direct")]
-        jobs = [
-            ask(hostile.subject, port, address, stdin) | {"user": user, "env": hostile.subject.host_env(user)}
-            for user in users
-        ]
-        return hostile.call(*jobs)
+    What root's file lists counts, and not what is listed without a word of it.
+    """
 
-    cases = ((22, "127.0.0.1", "pair"), (80, "127.0.0.2", "pair"), (80, "127.0.0.1", "datagrams"))
-    for case, code in zip(cases, ("bind.port", "bind.address", "bind.stdin"), strict=True):
-        for result in asked(*case):
-            assert (result.outcome, result.answer["count"]) == ((125, code), 0), result
-    for result in asked(80):
+    def asked(user: str, port: int, address: str = "127.0.0.1", stdin: str = "pair", **more: str) -> Job:
+        job = ask(hostile.subject, port, address, stdin, **more)
+        return job | {"user": user, "env": hostile.subject.host_env(user)}
+
+    before, after = with_policy(f"echo 'bind-ports = 88' >> {POLICY}")
+    refused = [
+        ("shim.policy", asked(STRANGER, 80)),
+        *(
+            each
+            for user in USERS
+            for each in (
+                ("bind.port", asked(user, 22)),
+                ("bind.address", asked(user, 80, "127.0.0.2")),
+                ("bind.stdin", asked(user, 80, stdin="datagrams")),
+                ("bind.port", asked(user, 80, before=before, after=after)),
+            )
+        ),
+    ]
+    given = [job for user in USERS for job in (asked(user, 80), asked(user, 88, before=before, after=after))]
+    results = hostile.call(*(job for _, job in refused), *given)
+    for (code, _), result in zip(refused, results, strict=False):
+        assert (result.outcome, result.answer["count"]) == ((125, code), 0), result
+    for result in results[len(refused) :]:
         assert (result.exit_code, result.answer["count"], result.answer["served"]) == (0, 1, "ping"), result
 
 

@@ -202,6 +202,57 @@ def test_unknown_members_are_refused(subject: Subject, mode: Mode) -> None:
         assert_refused(result, "config.unknown")
 
 
+@pytest.mark.clause("BUNDLE-025")
+def test_what_is_missing_is_named(subject: Subject, mode: Mode) -> None:
+    """A config without one of the members that no container can do without is refused by that member's name."""
+    paths = (
+        *("ociVersion", "root", "process", "linux", "root.path", "process.cwd", "process.user"),
+        *("process.user.uid", "process.user.gid"),
+    )
+    bind = {"type": "bind", "source": "/srv", "options": ["rbind"]}
+    jobs = [subject.container(mode=mode, status=True, change=without(path)) for path in paths]
+    jobs.append(subject.container(mode=mode, status=True, change=written(mounts=[bind])))
+    names = (*paths, "mounts[0].destination")
+    for name, result in zip(names, subject.call(*jobs), strict=True):
+        assert_refused(result, "config.missing")
+        assert f"]: {name} is missing;" in result.stderr, result
+
+
+def without(path: str) -> Any:
+    """Return a change that takes one member away."""
+    *parents, last = path.split(".")
+
+    def change(config: Config) -> None:
+        place: Any = config
+        for parent in parents:
+            place = place[parent]
+        del place[last]
+
+    return change
+
+
+@pytest.mark.clause("BUNDLE-026")
+def test_an_unbindable_mount(subject: Subject, mode: Mode) -> None:
+    """A source or root with an unbindable mount in it is refused: a bind would leave it out and show what it hides."""
+    hide = 'mount -t tmpfs -o mode=755 none "$BUNDLE/{0}"; mount --make-unbindable "$BUNDLE/{0}"'
+    show = 'umount "$BUNDLE/{0}"'
+    bind = {"destination": "/srv", "type": "bind", "source": "{bundle}/own", "options": ["rbind"]}
+    files: dict[str, dict[str, str]] = {"own/hidden/secret": {}}
+    jobs = [
+        subject.container(
+            mode=mode,
+            status=True,
+            change=written(mounts=[bind]),
+            files=files,
+            before=hide.format(place),
+            after=show.format(place),
+        )
+        for place in ("own/hidden", "rootfs/tmp")
+    ]
+    for result in subject.call(*jobs):
+        assert_refused(result, "mount.unbindable")
+
+
 @pytest.mark.clause("BUNDLE-010")
 def test_malformed_json_is_refused(subject: Subject, mode: Mode) -> None:
     """Duplicate members, NUL in a string, deep nesting, an early end: each with its code."""
@@ -228,6 +279,8 @@ def test_config_json_is_a_small_regular_file(subject: Subject, mode: Mode) -> No
         'ln -s /etc/passwd "$BUNDLE/config.json"',
         'mkdir "$BUNDLE/config.json"',
         "true",
+        # As /dev/null has it, and with a node of his own he could read what nobody else can.
+        'mknod -m 666 "$BUNDLE/config.json" c 1 3',
         'head -c 1100000 /dev/zero > "$BUNDLE/config.json"; chmod 644 "$BUNDLE/config.json"',
     )
     results = subject.call(
@@ -392,13 +445,19 @@ def test_the_status_descriptor(subject: Subject, mode: Mode) -> None:
 
 @pytest.mark.clause("BUNDLE-019")
 def test_the_status_descriptor_is_a_pipe_or_a_socket(subject: Subject, mode: Mode) -> None:
-    """A regular file as status descriptor is refused and stays as it was; 0 to 2 are usage errors."""
-    file, low = subject.call(
+    """A pipe and a local socket will do; a file and a network's socket are refused and get nothing; 0 to 2 too."""
+    local, network, file, low = subject.call(
+        subject.container("/observe", "exit", "7", mode=mode, status=True, status_kind="local"),
+        subject.container(mode=mode, status=True, status_kind="network"),
         subject.container(mode=mode, status=True, status_kind="file", after='cat "$BUNDLE/status"'),
         subject.container(mode=mode)
         | {"argv": [*subject.runtime.make_argv(status=False), "--status-fd", "1"]},
     )
 
+    assert local.exit_code == 7, local  # the payload's
+    assert [event["event"] for event in local.events] == ["started", "exited"], local
+    assert network.outcome == (125, "status-fd.type"), network
+    assert (network.stdout, network.events) == ("", []), network
     assert file.outcome == (125, "status-fd.type"), file
     assert file.after == ""
     assert low.exit_code in (2, 125), low

@@ -51,6 +51,8 @@ class Entry:
     gid: int = 0
     directory: bool = False
     mtime: float = 0
+    # Where a symbolic link leads; empty if the member is none.
+    target: str = ""
     # Name to value, extended attributes as GNU tar and star write them.
     xattrs: Mapping[str, str] = field(default_factory=dict)
 
@@ -173,6 +175,9 @@ def make_layer(entries: Sequence[Entry]) -> bytes:
             member.pax_headers = {f"SCHILY.xattr.{name}": value for name, value in entry.xattrs.items()}
             if entry.directory:
                 member.type = tarfile.DIRTYPE
+                archive.addfile(member)
+            elif entry.target:
+                member.type, member.linkname = tarfile.SYMTYPE, entry.target
                 archive.addfile(member)
             else:
                 member.size = len(entry.content)

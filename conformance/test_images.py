@@ -1,17 +1,22 @@
 """IMG: an image, from wherever it comes, is run as it says."""
 
 import errno
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from conformance import inputs
+from conformance.inputs import Entry
 from conformance.install import REGISTRY_PORT, SHARED
 from conformance.observation import Facts
 from conformance.runtimes import Mode
-from conformance.subject import HOME, Job, Subject
+from conformance.subject import HOME, Job, Result, Subject
 
 IMAGES: Final = f"{HOME}/images"
 PORT: Final = 8080
+STANDARD_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Started for one job and ended with a later one, so without the job's name: by it the agent knows what a job left.
 # The registry is Debian's, its storage was filled by skopeo.
 REGISTRY: Final = (
@@ -39,35 +44,47 @@ BIG: Final[dict[str, Any]] = {"limit_s": 90.0, "settle_s": 5.0}
 STORE: Final = {"HOME": f"{HOME}/homes/plain-{SHARED}"}
 
 
-def image_facts(subject: Subject, reference: str, mode: Mode, *options: str) -> Facts:
+def image_facts(
+    subject: Subject, reference: str, mode: Mode, *options: str, env: Mapping[str, str] | None = None
+) -> Facts:
     """Run the observer of an image and return what it saw."""
-    (result,) = subject.call(subject.locald("run", "--mode", mode, *options, reference))
+    (result,) = subject.call(subject.locald("run", "--mode", mode, *options, reference, env=env))
     assert result.exit_code == 0, result
     return result.facts
+
+
+def assert_runs_as_said(subject: Subject, reference: str, mode: Mode) -> None:
+    """Judge that the image `small` runs with its own arguments, environment and directory, whatever its caller has."""
+    host = {
+        "HOME": f"{HOME}/homes/plain-{subject.worker}/odd",
+        "PATH": "/odd/bin:/usr/bin:/bin",
+        "USER": "odd",
+        "LOGNAME": "odd",
+        "TERM": "odd",
+        "TZ": "Odd/Place",
+        "LANG": "C.UTF-8",
+        "http_proxy": "http://192.0.2.1:3128",
+        "SSH_AUTH_SOCK": "/odd/agent",
+        "CNB_PLATFORM_API": "0.1",
+    }
+    facts = image_facts(subject, reference, mode, env=host)
+
+    assert facts.text("argv") == "/bin/observe\nfacts"
+    # Less what the image says, this is what every container has: the home that its passwd gives root.
+    assert facts.environ == {"IMAGE_SAYS": "yes", "PATH": STANDARD_PATH, "HOME": "/root"}
+    assert facts.process["cwd"] == "/srv"
 
 
 @pytest.mark.clause("IMG-001")
 def test_a_layout_directory(subject: Subject, mode: Mode) -> None:
     """`oci:DIR` runs with the image's entry point, environment and working directory; nothing of the host leaks."""
-    facts = image_facts(subject, f"oci:{IMAGES}/small", mode)
-
-    assert facts.text("argv") == "/bin/observe\nfacts"
-    assert facts.environ.get("IMAGE_SAYS") == "yes"
-    assert facts.environ.get("PATH")
-    assert set(facts.environ) <= {"IMAGE_SAYS", "PATH", "HOME", "HOSTNAME", "TERM", "USER"}, facts.environ
-    assert facts.process["cwd"] == "/srv"
+    assert_runs_as_said(subject, f"oci:{IMAGES}/small", mode)
 
 
 @pytest.mark.clause("IMG-002")
 def test_an_archive(subject: Subject, mode: Mode) -> None:
     """`oci-archive:FILE` runs the same image in the same way."""
-    (result,) = subject.call(
-        subject.locald(
-            "run", "--mode", mode, f"oci-archive:{IMAGES}/small.tar", "--", "/bin/observe", "exit", "7"
-        )
-    )
-
-    assert result.exit_code == 7, result  # the payload's
+    assert_runs_as_said(subject, f"oci-archive:{IMAGES}/small.tar", mode)
 
 
 @pytest.mark.clause("IMG-003")
@@ -215,6 +232,72 @@ def test_a_layer_that_is_another(subject: Subject) -> None:
 
     assert result.outcome == (125, "image.digest-mismatch"), result
     assert result.stdout == ""
+
+
+class Outside:
+    """A directory beside the store that the caller, as whom layers are unpacked, could write to; and an image."""
+
+    def __init__(self, subject: Subject, layer: Sequence[Entry], tmp_path: Path) -> None:
+        """Put an image of one layer into the guest."""
+        caller = subject.caller()
+        image = f"{HOME}/images/{subject.make_token()}"
+        subject.guest.push(
+            inputs.write_layout(tmp_path, [inputs.make_layer(layer)], {"Entrypoint": ["/bin/observe"]}), image
+        )
+        place = outside_of(subject)
+        self._reference = f"oci:{image}"
+        make = f"rm -rf {place}; install -d -m 755 -o {caller.uid} -g {caller.gid} {place}"
+        self._scripts: dict[str, Any] = {
+            "before": f"chmod -R a+rX {image}; {make}",
+            "after": f"ls -A {place}; rm -rf {place} {image}",
+        }
+        self._subject = subject
+
+    def run(self, mode: Mode, *words: str) -> Result:
+        """Run it, and look at what came into the directory."""
+        job = self._subject.locald("run", "--mode", mode, self._reference, "--", *words, **self._scripts)
+        return self._subject.call(job)[0]
+
+
+def outside_of(subject: Subject) -> str:
+    """Return where it is."""
+    return f"{HOME}/homes/plain-{subject.worker}/outside"
+
+
+@pytest.mark.clause("IMG-015")
+def test_a_layer_that_climbs(subject: Subject, mode: Mode, tmp_path: Path) -> None:
+    """A name with `..` in it is refused, and nothing is where it leads."""
+    place = outside_of(subject)
+    layer = [Entry(f"srv/{'../' * 16}{place[1:]}/climbed", b"out")]
+    result = Outside(subject, layer, tmp_path).run(mode, "stat", "/")
+
+    assert result.outcome == (125, "image.layer-invalid"), result
+    assert result.after == "", result
+
+
+@pytest.mark.clause("IMG-016")
+def test_a_layer_with_a_link_that_leads_outside(
+    subject: Subject, mode: Mode, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """What a layer has below a link, relative or absolute, is where the link leads within the tree, not on the host."""
+    cache = Path(pytestconfig.getoption("kit_cache")).expanduser()
+    place = outside_of(subject)
+    layer = [
+        *(Entry(name, mode=0o755, directory=True) for name in ("srv", "bin")),
+        Entry("bin/observe", inputs.find_observer(cache).read_bytes(), mode=0o755),
+        Entry("srv/down", target=place),
+        Entry("srv/down/followed", b"in"),
+        # To the top, above which is nothing, and from there.
+        Entry("srv/up", target="../" * 16 + place[1:]),
+        Entry("srv/up/climbed", b"in"),
+    ]
+    names = ("/srv/down/followed", "/srv/up/climbed", f"{place}/followed", f"{place}/climbed")
+    result = Outside(subject, layer, tmp_path).run(mode, "stat", *names)
+
+    assert result.exit_code == 0, result
+    modes = {name: rest[-1] for name, *rest in map(str.split, result.stdout.splitlines())}
+    assert modes == dict.fromkeys(names, "100644"), result
+    assert result.after == "", result
 
 
 @pytest.mark.clause("IMG-012")

@@ -84,11 +84,22 @@ def test_argv0_and_links_do_not_count(subject: Subject) -> None:
 
 @pytest.mark.clause("DISC-004")
 def test_the_environment_does_not_count(subject: Subject) -> None:
-    """No variable names another shim, another package or another prefix."""
+    """No variable names another shim or prefix, nor another record of an installation, of this version or of another.
+
+    A whole package in the place of this one is something else: that is a program of his own, which he runs as himself
+    (docs/decisions/0011).
+    """
+    record = "bin/locald,,\\nbin/locald-shim,,\\n"
     job = tampered(
         subject,
         f"mkdir -p $P/decoy/bin; printf '{DECOY}' > $P/decoy/bin/locald-shim\n"
-        "chmod 755 $P/decoy/bin/locald-shim; cp $P/decoy/bin/locald-shim $P/decoy/",
+        "chmod 755 $P/decoy/bin/locald-shim; cp $P/decoy/bin/locald-shim $P/decoy/\n"
+        "OWN=$(ls -d $P/lib/python3*/site-packages/locald-*.dist-info)\n"
+        "LIB=$P/decoy/${OWN#$P/}; SITE=${LIB%/*}; mkdir -p $SITE\n"
+        "for made in $P/decoy/${OWN##*/} $P/decoy/locald-9.dist-info $SITE/${OWN##*/} $SITE/locald-9.dist-info; do\n"
+        "    mkdir $made; sed 's/^Version:.*/Version: 9/' $OWN/METADATA > $made/METADATA\n"
+        f"    printf '{record}' > $made/RECORD\n"
+        "done",
     )
     decoy = prefix_of(job) + "/decoy"
     shim = f"{decoy}/bin/locald-shim"
@@ -101,6 +112,8 @@ def test_the_environment_does_not_count(subject: Subject) -> None:
         "VIRTUAL_ENV": decoy,
         "PIPX_HOME": decoy,
         "XDG_BIN_HOME": f"{decoy}/bin",
+        "PYTHONPATH": decoy,
+        "PYTHONUSERBASE": decoy,
     }
 
     assert_decoy_is_not_taken(subject, job)

@@ -12,13 +12,21 @@ from conformance import inputs
 from conformance.inputs import Entry
 from conformance.observation import parse_facts
 from conformance.runtimes import Mode
-from conformance.subject import HOME, Job, Subject
+from conformance.subject import HOME, LOCALD, Job, Subject
 
 OBSERVE: Final = "/bin/observe"
 # Of /etc/group in the image: its name, its number, and the user that it lists.
 STAFF: Final = "staff", 50, "service"
 LABEL: Final = "io.buildpacks.build.metadata"
 READY: Final = "ready"
+# Where the bundle of a container that runs lies, from the command line of its shim: locald may put it anywhere.
+NOTED: Final = f"{HOME}/work/$TOKEN.bundle"
+FIND_BUNDLE: Final = f"""
+shim=$(cat /proc/$SUBJECT/task/$SUBJECT/children)
+tr '\\0' '\\n' < /proc/${{shim%% *}}/cmdline | sed -n '/^--bundle$/{{n;p}}' > {NOTED}
+ls "$(cat {NOTED})/config.json" || true
+"""
+LOOK_FOR_BUNDLE: Final = f'ls -d "$(cat {NOTED} 2>/dev/null)" 2>/dev/null || true; rm -f {NOTED}'
 
 MakeImage = Callable[[dict[str, Any]], str]
 
@@ -260,11 +268,52 @@ def test_standard_input(subject: Subject, mode: Mode, image: MakeImage) -> None:
 def test_a_run_leaves_nothing(subject: Subject, mode: Mode, image: MakeImage) -> None:
     """What a container writes goes with it, and so does its bundle; the next run has the image as it is."""
     plain = image({"Entrypoint": [OBSERVE]})
-    bundles = f"{HOME}/homes/plain-{subject.worker}/.cache/locald/bundles"
-    made, looked = subject.call(
-        run(subject, mode, plain, "--", "touch", "/srv/made", after=f"ls {bundles} 2>/dev/null || true"),
+    made, looked, waited = subject.call(
+        run(subject, mode, plain, "--", "touch", "/srv/made"),
         run(subject, mode, plain, "--", "stat", "/srv/made"),
+        run(
+            *(subject, mode, plain, "--", "wait"),
+            steps=[{"expect": READY}, {"script": FIND_BUNDLE}, {"signal": int(signal.SIGTERM), "to": "user"}],
+            after=LOOK_FOR_BUNDLE,
+        ),
     )
 
-    assert (made.stdout, made.after) == ("touch 0\n", ""), made
+    assert made.stdout == "touch 0\n", made
     assert looked.stdout == f"/srv/made errno {errno.ENOENT}\n", looked
+    assert waited.problem == "", waited
+    assert waited.stderr.splitlines()[-1].endswith("/config.json"), waited
+    assert waited.after == "", waited
+
+
+@pytest.mark.clause("RUN-013")
+def test_a_killed_run_is_tidied_up(subject: Subject, mode: Mode, image: MakeImage) -> None:
+    """SIGKILL of locald: with the user's next run its container has ended and its bundle is gone; that one runs."""
+    plain = image({"Entrypoint": [OBSERVE]})
+    caller = subject.caller()
+    env = " ".join(f"{name}={value}" for name, value in subject.host_env("plain").items())
+    become = f"setpriv --reuid {caller.uid} --regid {caller.gid} --init-groups env -i {env}"
+    # Every process of it carries its name; zombies, which nobody reaped yet, carry none.
+    count = 'grep -lsaF "CONTAINER=$TOKEN" /proc/[0-9]*/environ 2>/dev/null | wc -l'
+    script = (
+        f"{FIND_BUNDLE}echo processes $({count}); kill -KILL $SUBJECT\n"
+        f"{become} {LOCALD} run --mode {mode} {plain} -- exit 7 2>&1 && echo code 0 || echo code $?\n"
+        # The last of them may still be on its way out.
+        f"for i in $(seq 50); do [ $({count}) != 0 ] || break; sleep 0.1; done; echo processes $({count})"
+    )
+    (result,) = subject.call(
+        run(
+            *(subject, mode, "-e", "CONTAINER={token}", plain, "--", "wait"),
+            steps=[{"expect": READY}, {"script": script}],
+            after=LOOK_FOR_BUNDLE,
+            limit_s=120.0,
+        )
+    )
+
+    assert (result.problem, result.exit_code) == ("", -int(signal.SIGKILL)), result
+    # Between them, what locald notes of its mode.
+    said = [line for line in result.stderr.splitlines() if not line.startswith("locald: ")]
+    assert said[0].endswith("/config.json"), result
+    assert said[1] != "processes 0", result
+    assert said[2:] == ["code 7", "processes 0"], result
+    assert result.leftover == [], result
+    assert result.after == "", result

@@ -1,6 +1,7 @@
 """LIMIT: what a container may use, and whose cgroup keeps it."""
 
 import signal
+from collections.abc import Iterable
 from typing import Any, Final
 
 import pytest
@@ -25,6 +26,13 @@ READ_BACK: Final = {
     "pids.max": str(PIDS),
     "cpu.max": "50000 200000",
     "cpu.weight": "174",
+}
+# What `--memory 32m --memory-swap 32m --pids-limit 64 --cpus 0.9` come to.
+TOLD: Final = {
+    "memory.max": str(LIMIT_MIB << 20),
+    "memory.swap.max": "0",
+    "pids.max": "64",
+    "cpu.max": "90000 100000",
 }
 # Where a host has no cgroup v2, a place in a hierarchy of version 1: there nothing can be delegated safely.
 FIND: Final = "findmnt --noheadings --first-only --output TARGET --types"
@@ -132,18 +140,29 @@ def test_processes_are_limited(subject: Subject, mode: Mode, delegation: Delegat
 @pytest.mark.clause("LIMIT-003")
 def test_limits_are_in_force(subject: Subject, mode: Mode, delegation: Delegation) -> None:
     """As the host reads them while the container runs."""
-    files = " ".join(READ_BACK)
-    read = f"cd {delegation.top}/*.leaf; for file in {files}; do echo $file=$(cat $file); done"
-    steps = [{"expect": "ready"}, {"script": read}, {"signal": KILL, "to": "payload"}]
+    steps = [
+        {"expect": "ready"},
+        {"script": read_leaf(delegation, READ_BACK)},
+        {"signal": KILL, "to": "payload"},
+    ]
     job = delegation.job("/observe", "wait", mode=mode, steps=steps, status=True)
     (result,) = subject.call(job)
 
     if not delegation.works:
         assert delegation.refuses(result), result
         return
-    found = dict(line.split("=", 1) for line in result.stderr.splitlines() if "=" in line)
-    assert found == READ_BACK, result
+    assert parse_leaf(result) == READ_BACK, result
     assert result.exit_code == KILLED, result
+
+
+def read_leaf(delegation: Delegation, files: Iterable[str]) -> str:
+    """Return the script that tells what these files of the container's leaf say."""
+    return f"cd {delegation.top}/*.leaf; for file in {' '.join(files)}; do echo $file=$(cat $file); done"
+
+
+def parse_leaf(result: Result) -> dict[str, str]:
+    """Return what that script told."""
+    return dict(line.split("=", 1) for line in result.stderr.splitlines() if "=" in line)
 
 
 @pytest.mark.clause("LIMIT-004")
@@ -251,10 +270,19 @@ def test_locald_limits(subject: Subject, delegation: Delegation) -> None:
         (refused,) = subject.call(subject.locald("run", *options, "oci:/absent", cgroup=delegation.own))
         assert refused.outcome == (125, "run.limits"), refused
         return
-    options += [f"oci:{HOME}/images/small", "--", "/bin/observe", "memory"]
-    below, above = subject.call(
-        subject.locald("run", *options, str(LIMIT_MIB // 2), cgroup=delegation.own, after=delegation.leaves),
-        subject.locald("run", *options, str(LIMIT_MIB * 2), cgroup=delegation.own, after=delegation.leaves),
+    options += [f"oci:{HOME}/images/small", "--", "/bin/observe"]
+    place: dict[str, Any] = {"cgroup": delegation.own, "after": delegation.leaves}
+    steps = [
+        {"expect": "ready"},
+        {"script": read_leaf(delegation, TOLD)},
+        {"signal": int(signal.SIGTERM), "to": "user"},
+    ]
+    below, above, told = subject.call(
+        subject.locald("run", *options, "memory", str(LIMIT_MIB // 2), **place),
+        subject.locald("run", *options, "memory", str(LIMIT_MIB * 2), **place),
+        subject.locald("run", *options, "wait", steps=steps, **place),
     )
     assert (below.exit_code, below.stdout, below.after) == (0, "used\n", ""), below
     assert (above.exit_code, above.stdout, above.after) == (KILLED, "", ""), above
+    assert parse_leaf(told) == TOLD, told
+    assert (told.problem, told.after) == ("", ""), told

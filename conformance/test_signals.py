@@ -263,18 +263,6 @@ def test_typing_reaches_the_payload(subject: Subject, mode: Mode) -> None:
     assert result.exit_code == 128 + number("INT"), result
 
 
-@pytest.mark.clause("TTY-004")
-def test_a_terminal_is_asked_for_and_not_there(subject: Subject, mode: Mode) -> None:
-    """With process.terminal and streams that are no terminal the payload still gets one, or there is a clear line."""
-    result = subject.run(mode=mode, change=with_terminal, limit_s=10)
-
-    assert not result.timed_out, result
-    if result.exit_code == 0:
-        assert result.facts.process["tty"] == "111"
-    else:
-        assert (result.exit_code, bool(result.code)) == (125, True), result
-
-
 @pytest.mark.clause("TTY-005")
 def test_a_payload_can_make_terminals(subject: Subject, mode: Mode) -> None:
     """Whoever the payload is, /dev/ptmx gives it a terminal of the container's own devpts."""

@@ -18,7 +18,7 @@ import installer
 
 import vms
 from conformance import inputs, provenance
-from conformance.subject import HOME, LOCALD, PREFIX, SHIM, STRANGER
+from conformance.subject import GROUP, HOME, LOCALD, PREFIX, SHIM, STRANGER
 
 # What runs in the guest. A directory, so that Python keeps what it compiled: half a second a call when emulated.
 AGENT: Final = ("__init__.py", "agent.py", "guard.py", "look.py", "looks.py", "serve.py")
@@ -110,7 +110,7 @@ def install(
         _root(guest, f"tar -C {HOME}/debian -cf {HOME}/debian.tar .")
     # What an earlier run, or the machine that `local` shows, has there is not what is under test.
     _root(guest, f"rm -rf {PREFIX} /etc/locald")
-    _root(guest, _make_homes(users, workers))
+    _root(guest, f"{_make_group(users)}\n{_make_homes(users, workers)}")
     if has_locald:
         _install_wheel(guest, users)
     if product.shim is not None or not has_locald:
@@ -185,6 +185,11 @@ def _install_shim(guest: vms.Guest, users: tuple[str, ...]) -> None:
         f"printf '{policy}' > /etc/locald/policy\n"
         "chmod 0644 /etc/locald/policy",
     )
+
+
+def _make_group(users: tuple[str, ...]) -> str:
+    # Here and not where the accounts are made: that is a part of every box. A second installation finds it there.
+    return f"/usr/sbin/groupadd --force {GROUP}\n/usr/bin/gpasswd --members {','.join(users)} {GROUP}"
 
 
 def _make_homes(users: tuple[str, ...], workers: int) -> str:

@@ -26,6 +26,9 @@ PEER: Final = f"{PREFIX}/peer/runtime"
 
 PYTHON: Final = "/usr/bin/python3"
 
+GROUP: Final = "kit"
+"""A second group of every user of a profile: with his first alone nobody could see whether groups are kept."""
+
 STRANGER: Final = "nobody"
 """An account that no policy allows."""
 
@@ -239,6 +242,7 @@ class Subject:
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _seen: dict[str, Result] = field(default_factory=dict)
     _ranges: dict[str, tuple[int, int]] | None = None
+    _groups: dict[str, list[str]] = field(default_factory=dict)
 
     def caller(self, name: str = "plain") -> Caller:
         """Return a user of the guest with his ids."""
@@ -258,6 +262,20 @@ class Subject:
         none = (0, 0)
         uids, gids = (self._ranges.get(f"{table} {name}", none) for table in ("subuid", "subgid"))
         return dataclasses.replace(self.caller(name), subuids=uids, subgids=gids)
+
+    def groups_of(self, name: str) -> list[str]:
+        """Return the groups of a process of `name` in no container, as /proc/self/status has them.
+
+        Raises:
+            KitError: He has one alone, so that nobody could tell whether it was kept.
+        """
+        if name not in self._groups:
+            look = "sed -n 's/^Groups://p' /proc/self/status"
+            (result,) = self.call({"argv": ["/bin/sh", "-c", look], "user": name, "env": self.host_env(name)})
+            self._groups[name] = result.stdout.split()
+        if len(self._groups[name]) <= 1:
+            raise KitError(f"{name} is in no second group: {self._groups[name]}")
+        return self._groups[name]
 
     def container(
         self,

@@ -7,6 +7,7 @@ import pytest
 from conformance.hostile import USERS, Corner, Hostile, mounting, setting, without_namespace
 from conformance.runtimes import Change
 from conformance.subject import PYTHON, Job
+from conformance.test_identity import OVERFLOW
 
 EPERM: Final = 1
 RENAMED: Final = "31337"
@@ -343,18 +344,41 @@ def test_capabilities_and_privileges(hostile: Hostile) -> None:
 
 @pytest.mark.clause("ATK-035")
 def test_users_and_groups(hostile: Hostile) -> None:
-    """An id that is not mapped, another user in direct mode and groups that nobody granted are refused."""
-    if hostile.corners("mapped"):
-        stranger = setting("process", "user", value={"uid": 0, "gid": 4_000_000})
-        hostile.refused("user.unmapped", stranger, modes=("mapped",))
+    """In direct mode another user, and another group, are refused; a group that closes a file to him is not dropped."""
     hostile.refused(
         "user.unmappable", setting("process", "user", value={"uid": 0, "gid": 0}), modes=("direct",)
     )
-    hostile.refused("user.groups", setting("process", "user", "additionalGids", value=[0]), modes=("direct",))
-    for corner, facts in hostile.twins().items():
-        caller = hostile.subject.caller(corner.user)
-        inside = "0" if corner.mode == "mapped" else str(caller.uid)
-        assert {facts.process[name] for name in ("uid", "euid")} == {inside}, facts.process
+    for groups in ([0], [4_000_000]):
+        asked = setting("process", "user", "additionalGids", value=groups)
+        hostile.refused("user.groups", asked, modes=("direct",))
+    twins = hostile.twins()
+    for corner in hostile.corners("direct"):
+        facts, caller = twins[corner], hostile.subject.caller(corner.user)
+        assert {facts.process[name] for name in ("uid", "euid")} == {str(caller.uid)}, facts.process
+        assert {facts.process[name] for name in ("gid", "egid")} == {str(caller.gid)}, facts.process
+        assert facts.status["Groups"].split() == hostile.subject.groups_of(corner.user), facts.status
+
+
+@pytest.mark.clause("ATK-135")
+def test_users_and_groups_of_a_map(hostile: Hostile) -> None:
+    """An id that is not mapped is refused; without a grant of gids no group is had and none is dropped."""
+    strangers = (
+        setting("process", "user", value={"uid": 0, "gid": 4_000_000}),
+        setting("process", "user", value={"uid": 4_000_000, "gid": 0}),
+    )
+    hostile.refused("user.unmapped", *strangers, modes=("mapped",))
+    asked = setting("process", "user", "additionalGids", value=[4_000_000])
+    corners, codes = hostile.corners("mapped"), {"plain": "user.unmapped", "bare": "user.groups"}
+    results = hostile.call(*(hostile.job(corner, status=True, change=asked) for corner in corners))
+    for corner, result in zip(corners, results, strict=True):
+        hostile.judge_refused(codes[corner.user], [result])
+    twins = hostile.twins()
+    for corner in corners:
+        facts, own = twins[corner], str(hostile.subject.caller(corner.user).gid)
+        assert {facts.process[name] for name in ("uid", "euid", "gid", "egid")} == {"0"}, facts.process
+        kept = ["0" if group == own else OVERFLOW for group in hostile.subject.groups_of(corner.user)]
+        # Who was granted gids has the groups of the config, which are none.
+        assert facts.status["Groups"].split() == ([] if corner.user == "plain" else kept), facts.status
 
 
 @pytest.mark.clause("ATK-036")

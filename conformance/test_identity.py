@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
+from conformance.hostile import USERS
 from conformance.runtimes import Caller, Config, Mode
 from conformance.subject import Subject
 
 OTHER = 999
+# The group that has no number inside: proc_sys_kernel(5), overflowgid.
+OVERFLOW = "65534"
 
 
 def as_user(uid: int, gid: int, *, caller: Caller | None = None) -> Any:
@@ -113,12 +116,43 @@ def test_no_other_map_is_to_be_had(subject: Subject) -> None:
 
 @pytest.mark.clause("ID-005")
 def test_direct_is_the_caller(subject: Subject) -> None:
-    """In direct mode uid, gid and groups are the caller's, real, effective, saved and filesystem ids alike."""
+    """In direct mode uid and gid are the caller's, real, effective, saved and filesystem ids alike."""
     caller = subject.caller()
     status = subject.see("direct").facts.status
 
     assert status["Uid"].split() == [str(caller.uid)] * 4
     assert status["Gid"].split() == [str(caller.gid)] * 4
+
+
+@pytest.mark.clause("ID-013")
+def test_direct_keeps_the_groups(subject: Subject) -> None:
+    """A group by which a file is closed to the caller cannot be dropped (CVE-2014-8989)."""
+    for user in USERS:
+        assert subject.see("direct", user=user).facts.status["Groups"].split() == subject.groups_of(user), (
+            user
+        )
+
+
+@pytest.mark.clause("ID-014")
+def test_mapped_without_subordinate_gids_keeps_the_groups(subject: Subject) -> None:
+    """Inside only the caller's first group has a number, his others are nobody's; but he is in them still."""
+    own = str(subject.caller("bare").gid)
+    inside = ["0" if group == own else OVERFLOW for group in subject.groups_of("bare")]
+
+    assert subject.see("mapped", user="bare").facts.status["Groups"].split() == inside
+
+
+@pytest.mark.clause("ID-015")
+def test_mapped_with_subordinate_gids_has_the_configs_groups(subject: Subject) -> None:
+    """Whoever was granted gids may change his groups: they are those of additionalGids, and none if it has none."""
+    # The caller has groups that could have been kept.
+    assert subject.groups_of("plain")
+    asked = subject.run(
+        mode="mapped", change=lambda config: config["process"]["user"].update(additionalGids=[5, 7])
+    )
+
+    assert asked.facts.status["Groups"].split() == ["5", "7"], asked
+    assert subject.see("mapped").facts.status["Groups"].split() == []
 
 
 @pytest.mark.clause("ID-006")

@@ -39,7 +39,8 @@ def test_rules_that_are_switched_off_belong_to_the_number() -> None:
     """A build without rule 23-resolve must be seen by the clause of 23, not by a neighbour's alone."""
     controls = read_controls()
     for clause in (clause for clause in read_catalogue().values() if clause.family == "ATK"):
-        number = int(clause.id.partition("-")[2])
+        # ATK-128 is another clause of 28.
+        number = int(clause.id.partition("-")[2]) % 100
         rules = [rule for name in clause.controls for rule in controls[name].rules.split(",") if rule]
         assert all(rule.partition("-")[0] == str(number) for rule in rules if "," not in rule) or number in {
             3,

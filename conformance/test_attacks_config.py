@@ -5,6 +5,7 @@ from typing import Any, Final
 import pytest
 
 from conformance.hostile import USERS, Corner, Hostile, mounting, setting, without_namespace
+from conformance.observation import Facts
 from conformance.runtimes import Change
 from conformance.subject import PYTHON, Job
 from conformance.test_identity import OVERFLOW
@@ -15,10 +16,11 @@ RENAMED: Final = "31337"
 RENAME: Final = f"""
 cd {{bundle}}
 sed "s/^$1:/{RENAMED}:/" /etc/passwd > passwd
-echo {RENAMED}:800000:65536 > subuid
+echo {RENAMED}:800000:65536 > subids
 printf 'version = 1\\nallow-user = %s\\n' "$2" > policy
 mount --bind passwd /etc/passwd
-mount --bind subuid /etc/subuid
+mount --bind subids /etc/subuid
+mount --bind subids /etc/subgid
 mount --bind policy /etc/locald/policy
 cd /
 shift 2
@@ -37,6 +39,7 @@ sys.exit(done.returncode)
 """
 # CHOWN, DAC_OVERRIDE, KILL, SETGID and SETUID: what was asked for and is allowed.
 MAPPED_CAPABILITIES: Final = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7
+ID_TABLES: Final = ("uidMappings", "gidMappings")
 NODES: Final = {"null", "zero", "full", "random", "urandom", "tty"}
 
 
@@ -204,43 +207,66 @@ def test_namespaces(hostile: Hostile) -> None:
 
 @pytest.mark.clause("ATK-028")
 def test_id_maps(hostile: Hostile) -> None:
-    """No map to root, to another user, of too many ids or twice: the only map is the caller's own."""
-    if hostile.corners("mapped"):
-        users = [hostile.subject.caller(name) for name in USERS]
+    """No map to root, to another user, of too many ids or twice: the only ones, of uids and gids, are the caller's."""
+    corners = hostile.corners("mapped")
+    callers = {corner: hostile.subject.caller(corner.user) for corner in corners}
+    hostile.refused(
+        "map.entry",
+        *(
+            mapped_to(table, *entries)
+            for table in ID_TABLES
+            for entries in (((0, 1),), ((1, 65536),), ((4294967294, 1),), ((1, 1), (1, 1)))
+        ),
+        modes=("mapped",),
+    )
+    others = [
+        hostile.job(corner, status=True, change=mapped_to(table, (number, 1)))
+        for corner, other in zip(corners, reversed(callers.values()), strict=True)
+        for table, number in zip(ID_TABLES, (other.uid, other.gid), strict=True)
+    ]
+    hostile.judge_refused("map.entry", hostile.call(*others))
 
-        def mapped_to(host: int, size: int = 1, inside: int = 0) -> Change:
-            entry = {"containerID": inside, "hostID": host, "size": size}
-            return setting("linux", "uidMappings", value=[entry])
+    def renamed(corner: Corner) -> Job:
+        caller = callers[corner]
+        become = ["setpriv", f"--reuid={caller.uid}", f"--regid={caller.gid}", "--init-groups"]
+        job = hostile.job(corner)
+        words = ["unshare", "--mount", "/bin/sh", "-euc", RENAME, "sh", corner.user, str(caller.uid)]
+        return job | {"argv": ["/usr/bin/env", *words, *become, *job["argv"]], "user": "root"}
 
-        hostile.refused(
-            "map.entry", mapped_to(0), mapped_to(1, 65536), mapped_to(4294967294), modes=("mapped",)
+    for corner, result in zip(corners, hostile.call(*map(renamed, corners)), strict=True):
+        assert result.exit_code == 0, result
+        # A name of digits would be taken for somebody's uid, and somebody's uid for a name.
+        assert own_maps(result.facts) == [[(0, callers[corner].uid, 1)], [(0, callers[corner].gid, 1)]], (
+            result
         )
-        for corner, other in zip(hostile.corners("mapped"), reversed(users), strict=True):
-            job = hostile.job(corner, status=True, change=mapped_to(other.uid))
-            hostile.judge_refused("map.entry", hostile.call(job))
+    twins = hostile.twins()
+    for corner in corners:
+        maps = own_maps(twins[corner])
+        assert [rows[0] for rows in maps] == [(0, callers[corner].uid, 1), (0, callers[corner].gid, 1)], maps
+        assert {len(rows) > 1 for rows in maps} == {corner.user == "plain"}, maps
+        assert all(outside > 0 for rows in maps for _, outside, _ in rows), maps
 
-        def renamed(corner: Corner) -> Job:
-            caller = hostile.subject.caller(corner.user)
-            become = ["setpriv", f"--reuid={caller.uid}", f"--regid={caller.gid}", "--init-groups"]
-            job = hostile.job(corner)
-            words = ["unshare", "--mount", "/bin/sh", "-euc", RENAME, "sh", corner.user, str(caller.uid)]
-            return job | {"argv": ["/usr/bin/env", *words, *become, *job["argv"]], "user": "root"}
 
-        corners = hostile.corners("mapped")
-        for corner, result in zip(corners, hostile.call(*map(renamed, corners)), strict=True):
-            assert result.exit_code == 0, result
-            own = hostile.subject.caller(corner.user).uid
-            # A name of digits would be taken for somebody's uid, and somebody's uid for a name.
-            assert result.facts.id_map("uid_map") == [(0, own, 1)], result
-    for corner, facts in hostile.twins().items():
-        own = hostile.subject.caller(corner.user).uid
-        rows = facts.id_map("uid_map")
-        if corner.mode == "direct":
-            assert rows == [(0, 0, 4294967295)], rows
-        else:
-            assert rows[0] == (0, own, 1), rows
-            assert (len(rows) > 1) == (corner.user == "plain"), rows
-            assert all(outside > 0 for _, outside, _ in rows), rows
+def mapped_to(table: str, *entries: tuple[int, int]) -> Change:
+    """Return a change that maps container ids from 0 on to host ids, each by the first and how many."""
+    value = [
+        {"containerID": number, "hostID": host, "size": size} for number, (host, size) in enumerate(entries)
+    ]
+    return setting("linux", table, value=value)
+
+
+def own_maps(facts: Facts) -> list[list[tuple[int, int, int]]]:
+    """Return the maps of uids and of gids."""
+    return [facts.id_map("uid_map"), facts.id_map("gid_map")]
+
+
+@pytest.mark.clause("ATK-128")
+def test_no_map_without_a_user_namespace(hostile: Hostile) -> None:
+    """A map of uids or of gids is refused where there is nothing to map, and without one all ids are the host's."""
+    hostile.refused("map.mode", *(mapped_to(table, (0, 1)) for table in ID_TABLES), modes=("direct",))
+    twins = hostile.twins()
+    for corner in hostile.corners("direct"):
+        assert own_maps(twins[corner]) == [[(0, 0, 4294967295)]] * 2, twins[corner].sections
 
 
 @pytest.mark.clause("ATK-029")

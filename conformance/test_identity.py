@@ -26,9 +26,9 @@ def as_user(uid: int, gid: int, *, caller: Caller | None = None) -> Any:
     return change
 
 
-def with_map(entries: list[dict[str, int]]) -> Any:
-    """Return a change that asks for `entries` as the map of uids."""
-    return lambda config: config["linux"].update(uidMappings=entries)
+def with_map(table: str, entries: list[dict[str, int]]) -> Any:
+    """Return a change that asks for `entries` as a map, that of uids or that of gids."""
+    return lambda config: config["linux"].update({table: entries})
 
 
 def owners(result: Any) -> dict[str, str]:
@@ -83,35 +83,44 @@ def test_the_spec_chooses_which_id_is_the_caller(subject: Subject) -> None:
     """With X = 999, container id 999 is the caller and the other ids keep their order around it."""
     caller = subject.caller_with_ranges("plain")
     result = subject.run(mode="mapped", change=as_user(OTHER, OTHER, caller=caller))
-    start, count = caller.subuids
 
-    assert result.facts.process["uid"] == str(OTHER), result
-    assert sorted(result.facts.id_map("uid_map")) == [
-        (0, start, OTHER),
-        (OTHER, caller.uid, 1),
-        (OTHER + 1, start + OTHER, count - OTHER),
-    ]
+    assert (result.facts.process["uid"], result.facts.process["gid"]) == (str(OTHER), str(OTHER)), result
+    for name, own, (start, count) in (
+        ("uid_map", caller.uid, caller.subuids),
+        ("gid_map", caller.gid, caller.subgids),
+    ):
+        assert sorted(result.facts.id_map(name)) == [
+            (0, start, OTHER),
+            (OTHER, own, 1),
+            (OTHER + 1, start + OTHER, count - OTHER),
+        ], name
 
 
 @pytest.mark.clause("ID-004")
 def test_no_other_map_is_to_be_had(subject: Subject) -> None:
-    """A map to root, to another user, of several entries or of a longer range is refused."""
+    """A map to root, to another user, of several entries or of a longer range is refused, of gids as of uids."""
     caller = subject.caller()
-    maps = (
-        [{"containerID": 0, "hostID": 0, "size": 1}],
-        [{"containerID": 0, "hostID": caller.uid + 1, "size": 1}],
-        [{"containerID": 0, "hostID": caller.uid, "size": 2}],
-        [
-            {"containerID": 0, "hostID": caller.uid, "size": 1},
-            {"containerID": 1, "hostID": 100000, "size": 10},
-        ],
-        [{"containerID": 0, "hostID": 4294967295, "size": 1}],
-    )
-    results = subject.call(*(subject.container(mode="mapped", change=with_map(entry)) for entry in maps))
 
-    for result in results:
+    def make_maps(own: int) -> tuple[list[dict[str, int]], ...]:
+        return (
+            [{"containerID": 0, "hostID": 0, "size": 1}],
+            [{"containerID": 0, "hostID": own + 1, "size": 1}],
+            [{"containerID": 0, "hostID": own, "size": 2}],
+            [
+                {"containerID": 0, "hostID": own, "size": 1},
+                {"containerID": 1, "hostID": 100000, "size": 10},
+            ],
+            [{"containerID": 0, "hostID": 4294967295, "size": 1}],
+        )
+
+    changes = [
+        with_map(table, entries)
+        for table, own in (("uidMappings", caller.uid), ("gidMappings", caller.gid))
+        for entries in make_maps(own)
+    ]
+    for result in subject.call(*(subject.container(mode="mapped", change=change) for change in changes)):
         assert result.exit_code == 125, result
-        assert result.code in ("map.entry", "map.host-zero", "config.type"), result
+        assert result.code in ("map.entry", "config.type"), result
 
 
 @pytest.mark.clause("ID-005")
@@ -256,16 +265,20 @@ def test_what_subordinate_ids_left_is_removed(subject: Subject) -> None:
 @pytest.mark.alone
 @pytest.mark.clause("ID-011")
 def test_a_malformed_line_of_the_caller_is_refused(subject: Subject) -> None:
-    """A caller's line in /etc/subuid that is malformed, or whose range holds root, is refused."""
-    bad, zero = (
+    """A caller's line in /etc/subuid or /etc/subgid that is malformed, or whose range holds root, is refused."""
+    cases = [
+        (table, line, code)
+        for table in ("subuid", "subgid")
+        for line, code in (("abc:10", "subids.malformed"), ("0:65536", "subids.range"))
+    ]
+    jobs = [
         subject.container(
             mode="mapped",
             user="bare",
-            before=f"cp -p /etc/subuid /etc/subuid.kit; echo 'bare:{line}' >> /etc/subuid",
-            after="cat /etc/subuid.kit > /etc/subuid; rm /etc/subuid.kit",
+            before=f"cp -p /etc/{table} /etc/{table}.kit; echo 'bare:{line}' >> /etc/{table}",
+            after=f"cat /etc/{table}.kit > /etc/{table}; rm /etc/{table}.kit",
         )
-        for line in ("abc:10", "0:65536")
-    )
-    for result in subject.call(bad, zero):
-        assert result.exit_code == 125, result
-        assert result.code.startswith("subids.") or result.code == "map.host-zero", result
+        for table, line, _ in cases
+    ]
+    for (_, _, code), result in zip(cases, subject.call(*jobs), strict=True):
+        assert result.outcome == (125, code), result

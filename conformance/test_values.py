@@ -5,13 +5,13 @@ from typing import Any, Final
 import pytest
 
 from conformance.runtimes import Config, Mode
-from conformance.subject import SHIM, Subject
+from conformance.subject import SHIM, Job, Subject
 from conformance.test_bundle import assert_refused, written
 
 MIB: Final = 1 << 20
 # As many ranges as a map has extents, of which the caller himself needs one: user_namespaces(7).
 EXTENTS: Final = 340
-RESTORE: Final = "cat /etc/subuid.kit > /etc/subuid; rm /etc/subuid.kit"
+TABLES: Final = ("subuid", "subgid")
 
 
 def limits(*kinds: tuple[str, int, int]) -> Any:
@@ -156,34 +156,38 @@ def test_the_options_of_a_mount_are_in_force(subject: Subject, mode: Mode) -> No
 @pytest.mark.alone
 @pytest.mark.clause("VALUE-004")
 def test_ranges_that_make_no_map_are_refused(subject: Subject) -> None:
-    """Two that overlap, one that holds the caller, more than a map holds; ranges that follow each other are one."""
+    """Two that overlap, one that holds the caller, more than a map holds; ranges that follow each other are one.
+
+    Of uids and of gids, each in a table of its own.
+    """
     bare = subject.caller("bare")
     lines = [f"bare:{3_000_000 + 2 * number}:1\\n" for number in range(EXTENTS + 1)]
-    cases = {
-        "subids.overlap": "bare:3000000:100\\nbare:3000050:100\\n",
-        "subids.range": f"bare:{bare.uid - 1}:10\\n",
-        "map.extents": "".join(lines[:EXTENTS]),
-        "subids.too-many": "".join(lines),
-        "": "bare:3000000:100\\nbare:3000100:100\\n",
-    }
-    results = subject.call(
-        *(
-            subject.container(
-                mode="mapped",
-                user="bare",
-                status=True,
-                before=f"cp -p /etc/subuid /etc/subuid.kit; printf '{lines}' >> /etc/subuid",
-                after=RESTORE,
-            )
-            for lines in cases.values()
-        )
-    )
 
-    *refused, joined = results
-    for code, result in zip(cases, refused, strict=False):
+    def granted(lines: str, *tables: str) -> Job:
+        back = "cat /etc/{0}.kit > /etc/{0}; rm /etc/{0}.kit\n"
+        keep = "cp -p /etc/{0} /etc/{0}.kit; printf '{1}' >> /etc/{0}\n"
+        before = "".join(keep.format(table, lines) for table in tables)
+        after = "".join(back.format(table) for table in tables)
+        return subject.container(mode="mapped", user="bare", status=True, before=before, after=after)
+
+    cases = [
+        (code, granted(text, table))
+        for table, own in zip(TABLES, (bare.uid, bare.gid), strict=True)
+        for code, text in (
+            ("subids.overlap", "bare:3000000:100\\nbare:3000050:100\\n"),
+            ("subids.range", f"bare:{own - 1}:10\\n"),
+            ("map.extents", "".join(lines[:EXTENTS])),
+            ("subids.too-many", "".join(lines)),
+        )
+    ]
+    together = granted("bare:3000000:100\\nbare:3000100:100\\n", *TABLES)
+    *refused, joined = subject.call(*(job for _, job in cases), together)
+
+    for (code, _), result in zip(cases, refused, strict=True):
         assert_refused(result, code)
     assert joined.exit_code == 0, joined
     assert joined.facts.id_map("uid_map") == [(0, bare.uid, 1), (1, 3_000_000, 200)]
+    assert joined.facts.id_map("gid_map") == [(0, bare.gid, 1), (1, 3_000_000, 200)]
 
 
 @pytest.mark.clause("VALUE-005")

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import pytest
 
+from conformance.observation import Facts
 from conformance.runtimes import Config, Mode
 from conformance.subject import Subject
 
@@ -22,6 +23,8 @@ LINKS: Final = {
     "stdout": "/proc/self/fd/1",
     "stderr": "/proc/self/fd/2",
 }
+# Where the observer is asked for files and not for its facts.
+MOUNTINFO: Final = "/proc/self/mountinfo"
 OWN_NAMESPACES: Final = ("mnt", "pid", "ipc", "uts", "cgroup")
 
 
@@ -105,7 +108,7 @@ def test_a_read_only_root(subject: Subject, mode: Mode) -> None:
 
 @pytest.mark.clause("MOUNT-006")
 def test_binds(subject: Subject, mode: Mode) -> None:
-    """A bind is there, writable or read-only as asked, and always nosuid and nodev."""
+    """A bind is there, writable or read-only as asked, and always nosuid and nodev; so is a mount that lies in it."""
     result = subject.run(
         mode=mode,
         change=mounting(
@@ -122,12 +125,15 @@ def test_binds(subject: Subject, mode: Mode) -> None:
                 "options": ["rbind", "ro"],
             },
         ),
-        files={"shared/mark": {"content": "here"}},
+        files={"shared/over/mark": {"content": "here"}},
+        before='mount -t tmpfs none "$BUNDLE/shared/over"',
+        after='umount "$BUNDLE/shared/over"',
     )
 
-    writable, readonly = result.facts.mount_at("/srv/rw"), result.facts.mount_at("/srv/ro")
-    assert {"rw", "nosuid", "nodev"} <= writable.options, result
-    assert {"ro", "nosuid", "nodev"} <= readonly.options
+    for below in ("", "/over"):
+        writable, readonly = (result.facts.mount_at(f"/srv/{kind}{below}") for kind in ("rw", "ro"))
+        assert {"rw", "nosuid", "nodev"} <= writable.options, result
+        assert {"ro", "nosuid", "nodev"} <= readonly.options, result
 
 
 @pytest.mark.clause("MOUNT-012")
@@ -155,41 +161,42 @@ def test_mounts_are_made_in_their_order(subject: Subject, mode: Mode) -> None:
 
 @pytest.mark.clause("MOUNT-007")
 def test_a_bind_is_recursive(subject: Subject, mode: Mode) -> None:
-    """A bind takes along what is mounted below its source: what that hides stays hidden."""
+    """A bind takes along what is mounted below its source: what that hides stays hidden, and it gives nothing."""
     result = subject.run(
-        "/observe",
-        *("stat", "/srv/over/hidden", "/srv/over/shown"),
+        *("/observe", "show", "/srv/over/hidden", "/srv/over/shown", MOUNTINFO),
         mode=mode,
         change=mounting(
             {"destination": "/srv", "type": "bind", "source": "{bundle}/shared", "options": ["bind"]}
         ),
         files={"shared/over/hidden": {}},
-        before='mount -t tmpfs -o mode=755 none "$BUNDLE/shared/over"; touch "$BUNDLE/shared/over/shown"',
-        after='umount -R "$BUNDLE/shared/over"',
+        before='mount -t tmpfs -o mode=755 none "$BUNDLE/shared/over"; '
+        'echo shown > "$BUNDLE/shared/over/shown"; chmod 644 "$BUNDLE/shared/over/shown"',
+        after='umount "$BUNDLE/shared/over"',
     )
 
-    lines = [line.split() for line in result.stdout.splitlines()]
-    assert [words[0] for words in lines] == ["/srv/over/hidden", "/srv/over/shown"], result
-    assert lines[0][1:] == ["errno", "2"], result
-    # Root's own, which has no name in a mapped container.
-    assert lines[1][1:3] in (["0", "0"], ["65534", "65534"]), result
+    assert result.facts.text("/srv/over/hidden") == "errno 2", result
+    assert result.facts.text("/srv/over/shown") == "shown", result
+    shown = Facts({"mountinfo": result.facts.lines(MOUNTINFO)})
+    assert {"nosuid", "nodev"} <= shown.mount_at("/srv/over").options, result
 
 
 @pytest.mark.clause("MOUNT-008")
 def test_a_bind_keeps_what_its_source_forbids(subject: Subject, mode: Mode) -> None:
-    """A bind of a read-only, noexec mount that asks for rw and exec stays as its source is."""
+    """A bind of a read-only, noexec mount that asks for rw and exec stays as its source is, and so what lies in it."""
     result = subject.run(
         mode=mode,
         change=mounting(
             {"destination": "/srv", "type": "bind", "source": "{bundle}/shared", "options": ["rbind", "rw"]}
         ),
-        files={"shared/mark": {}},
+        files={"shared/over/mark": {}},
         before='mount --bind "$BUNDLE/shared" "$BUNDLE/shared"; '
+        'mount -t tmpfs -o ro,noexec none "$BUNDLE/shared/over"; '
         'mount -o remount,bind,ro,noexec,nosuid,nodev "$BUNDLE/shared"',
-        after='umount "$BUNDLE/shared"',
+        after='umount -R "$BUNDLE/shared"',
     )
 
-    assert {"ro", "noexec"} <= result.facts.mount_at("/srv").options, result
+    for place in ("/srv", "/srv/over"):
+        assert {"ro", "noexec"} <= result.facts.mount_at(place).options, result
 
 
 @pytest.mark.clause("MOUNT-009")

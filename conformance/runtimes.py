@@ -18,6 +18,12 @@ Config = dict[str, Any]
 Change = Callable[[Config], None]
 
 MODES: tuple[Mode, ...] = ("mapped", "direct")
+# What a config calls a namespace, and what /proc/PID/ns does.
+NAMESPACES: Final = {
+    **{kind: kind for kind in ("pid", "ipc", "uts", "user", "cgroup")},
+    "network": "net",
+    "mount": "mnt",
+}
 SPECS: Final = Path(__file__).parent / "specs"
 
 

@@ -4,9 +4,9 @@ from typing import Any, Final
 
 import pytest
 
-from conformance.hostile import USERS, Corner, Hostile, mounting, setting, without_namespace
+from conformance.hostile import USERS, Corner, Hostile, all_of, mounting, setting, without_namespace
 from conformance.observation import Facts
-from conformance.runtimes import Change
+from conformance.runtimes import NAMESPACES, Change, Config
 from conformance.subject import PYTHON, Job
 from conformance.test_identity import OVERFLOW
 from conformance.test_mounts import MOUNTINFO
@@ -40,6 +40,19 @@ sys.exit(done.returncode)
 """
 # CHOWN, DAC_OVERRIDE, KILL, SETGID and SETUID: what was asked for and is allowed.
 MAPPED_CAPABILITIES: Final = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7
+# In places of the caller's: hosts have them in different places, or as magic links. A cgroup that is there is not
+# mounted anew: that would give the whole hierarchy other options.
+SHOW_KERNEL: Final = """
+mkdir "$BUNDLE/cgroup"
+find_first() { findmnt --noheadings --first-only --output TARGET --types "$1"; }
+if place=$(find_first cgroup2 || find_first cgroup); then
+    mount --bind "$place" "$BUNDLE/cgroup"
+else
+    mount -t cgroup2 none "$BUNDLE/cgroup"
+fi
+touch "$BUNDLE/net"
+mount --bind /proc/self/ns/net "$BUNDLE/net"
+"""
 ID_TABLES: Final = ("uidMappings", "gidMappings")
 NODES: Final = {"null", "zero", "full", "random", "urandom", "tty"}
 
@@ -142,10 +155,14 @@ def test_mount_destinations(hostile: Hostile) -> None:
 
 @pytest.mark.clause("ATK-024")
 def test_the_hosts_proc(hostile: Hostile) -> None:
-    """No proc without a new pid namespace, and no bind of the host's proc, sysfs or cgroups."""
+    """No proc without a new pid namespace, and no bind of a proc, a sysfs, a cgroup or a namespace's file."""
     hostile.refused("namespace.missing", without_namespace("pid"))
+    sources = ("/proc", "/sys/kernel", "{bundle}/cgroup", "{bundle}/net")
     hostile.refused(
-        "mount.source", *(mounting("/srv", "bind", path, "rbind") for path in ("/proc", "/sys/kernel"))
+        "mount.source",
+        *(mounting("/srv", "bind", source, "rbind") for source in sources),
+        before=SHOW_KERNEL,
+        after='umount "$BUNDLE/cgroup" "$BUNDLE/net"',
     )
     for facts in hostile.twins().values():
         assert facts.process["pid"] == "1"
@@ -200,10 +217,15 @@ def test_namespaces(hostile: Hostile) -> None:
     """No namespace of another process is joined, and the mount namespace is always a new one."""
 
     def joining(kind: str) -> Change:
-        entry = {"type": kind, "path": "/proc/1/ns/net"}
-        return lambda config: config["linux"]["namespaces"].append(entry)
+        entry = {"type": kind, "path": f"/proc/1/ns/{NAMESPACES[kind]}"}
 
-    hostile.refused("namespace.path", joining("network"))
+        def add(config: Config) -> None:
+            config["linux"]["namespaces"].append(entry)
+
+        # In the place of the new one that the config may ask for.
+        return all_of((without_namespace(kind), add))
+
+    hostile.refused("namespace.path", *map(joining, NAMESPACES))
     hostile.refused("namespace.missing", without_namespace("mount"))
     for facts in hostile.twins().values():
         # A new network is what the twin asks for.

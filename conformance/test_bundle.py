@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pytest
 
-from conformance.runtimes import Config, Mode, read_spec
+from conformance.runtimes import NAMESPACES, Config, Mode, read_spec
 from conformance.subject import Job, Result, Subject
 
 SIGKILL: Final = 9
@@ -304,16 +304,17 @@ def test_features_that_reach_out_are_refused(subject: Subject, mode: Mode) -> No
         "cgroup.path": written(linux__cgroupsPath="/"),
         "resources.unsupported": written(linux__resources={"unified": {"memory.max": "1"}}),
         "namespace.missing": written(linux__namespaces=[{"type": "pid"}]),
-        "namespace.path": lambda config: config["linux"]["namespaces"].append(
-            {"type": "network", "path": "/proc/1/ns/net"}
-        ),
         "config.version": written(ociVersion="2.0.0"),
     }
+    joined = [
+        written(linux__namespaces=[{"type": kind, "path": f"/proc/1/ns/{name}"}])
+        for kind, name in NAMESPACES.items()
+    ]
     results = subject.call(
-        *(subject.container(mode=mode, status=True, change=change) for change in cases.values())
+        *(subject.container(mode=mode, status=True, change=change) for change in (*cases.values(), *joined))
     )
 
-    for code, result in zip(cases, results, strict=True):
+    for code, result in zip((*cases, *["namespace.path"] * len(joined)), results, strict=True):
         assert_refused(result, code)
 
 

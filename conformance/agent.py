@@ -85,6 +85,7 @@ class Job:
     ignored: list[int] = field(default_factory=list)
     no_new_privs: bool = False
     personality: int = 0  # personality(2)
+    timer_ms: int = 0  # SIGALRM after that long
     filter: bool = False  # a seccomp filter that allows everything, without no_new_privs: root may
     terminal: list[int] | None = None  # rows, columns
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -317,7 +318,9 @@ class Run:
             groups = os.getgrouplist(account.pw_name, account.pw_gid)
             words.append(f"user={account.pw_uid}:{account.pw_gid}:{','.join(map(str, groups))}")
         words += ["locked"] if job.no_new_privs else []
-        return [*words, f"cwd={self.fill(job.cwd)}"]
+        words.append(f"cwd={self.fill(job.cwd)}")
+        # Last: it runs from then on.
+        return words + ([f"timer={job.timer_ms}"] if job.timer_ms else [])
 
     def walk(self) -> None:
         """Do the steps, then read until the program ends."""

@@ -239,7 +239,7 @@ def surround(job: Job) -> Job:
         "umask": 0,
         "cwd": "/usr",
         "personality": UNAME26,
-        "rlimits": {"NOFILE": [256, 512], "FSIZE": [1 << 20, 1 << 20], "CORE": [1 << 20, 1 << 20]},
+        "rlimits": {"NOFILE": [256, 512], "FSIZE": [0, 1 << 20], "CORE": [1 << 20, 1 << 20]},
         # USR1 and CHLD ignored, HUP and TERM blocked.
         "ignored": [10, 17],
         "blocked": [1, 15],

@@ -15,6 +15,7 @@
  *   ignore=N | block=N  a signal; all others have their default, and none is blocked
  *   umask=N             octal
  *   personality=N
+ *   timer=MS            SIGALRM after so many milliseconds: a timer outlives execve(2)
  *   filter              a seccomp filter that allows everything, without no_new_privs
  *   user=UID:GID:LIST   setgroups(2), setresgid(2), setresuid(2); a list with commas, possibly empty
  *   locked              PR_SET_NO_NEW_PRIVS
@@ -36,6 +37,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 enum { FAILED = 98, MAX_GROUPS = 64 };
@@ -68,6 +70,12 @@ static void limit(const char *value)
     wanted.rlim_cur = soft;
     wanted.rlim_max = hard;
     need(setrlimit(resource, &wanted), value);
+}
+
+static void set_timer(long ms)
+{
+    struct itimerval once = {.it_value = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000}};
+    need(setitimer(ITIMER_REAL, &once, NULL), "setitimer");
 }
 
 static void become(char *value)
@@ -122,6 +130,8 @@ static void carry_out(char *word, sigset_t *blocked)
         umask((mode_t)strtoul(value, NULL, 8));
     else if (!strcmp(word, "personality"))
         need(personality(strtoul(value, NULL, 10)), word);
+    else if (!strcmp(word, "timer"))
+        set_timer(atol(value));
     else if (!strcmp(word, "user"))
         become(value);
     else if (!strcmp(word, "cwd"))

@@ -114,9 +114,10 @@ class Hostile:
         """Return what a container sees whose caller prepared the process that became the shim."""
         return judge_ran(self.each("surrounded", lambda corner: surround(self.job(corner))))
 
-    def traced(self) -> dict[Corner, list[str]]:
+    def traced(self, *, init: bool = False) -> dict[Corner, list[str]]:
         """Return the system calls of a whole run, with their arguments."""
-        results = self.each("traced", lambda corner: self.job(corner, trace=True))
+        name = "traced with init" if init else "traced"
+        results = self.each(name, lambda corner: self.job(corner, init=init, trace=True))
         judge_ran(results)
         return {corner: list(result.data["trace"]) for corner, result in results.items()}
 

@@ -13,7 +13,7 @@ from typing import Final
 from conformance.clauses import Catalogue, CatalogueError, covers, is_text, parse_names
 from conformance.controls.builds import Edit
 
-DECLARED: Final = tuple(Path(__file__).with_name(f"{name}.toml") for name in ("controls", "rules", "edits"))
+DECLARED: Final = tuple(sorted(Path(__file__).parent.glob("*.toml")))
 WRAPPER: Final = Path(__file__).with_name("wrapper.c")
 # What a fault of a kind breaks by being there. wrapper.c is a second program in the shim's place, whose build is on no
 # record, and which hands the caller's descriptors, environment and lack of privilege on; a script in the place of

@@ -203,15 +203,17 @@ def run(
         for control in plan.controls:
             wanted = list(plan.reach) if arguments.exact else list(plan.claimed[control.name])
             begin = time.monotonic()
-            # Without a verdict its claims are missed, which the account says; the others are still worth theirs.
-            verdicts[control.name] = {}
             try:
                 with planted(guest, control, arguments.kit_cache):
-                    verdicts[control.name] = judge(control.name, wanted, directory, arguments)
+                    said = judge(control.name, wanted, directory, arguments)
             except (NoReport, inputs.InputError, clauses.CatalogueError) as error:
+                # Without a verdict its claims are missed, which the account says; the others are still worth theirs.
                 say(f"{control.name}: {error}")
+                said = {}
+            # Not before: of the one that Ctrl-C, or the end of the machine, cut off nobody knows anything.
+            verdicts[control.name] = said
             require_good(guest, control.name)
-            red = sum(verdict == "FAIL" for verdict in verdicts[control.name].values())
+            red = sum(verdict == "FAIL" for verdict in said.values())
             say(f"{control.name}: {red} of {len(wanted)} clauses red, {time.monotonic() - begin:.0f} s")
 
 

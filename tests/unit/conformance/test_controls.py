@@ -1,5 +1,7 @@
 """Planted faults: what an entry may say, where each can be seen, and what an edit is."""
 
+import argparse
+import contextlib
 import json
 import re
 import shutil
@@ -8,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from conformance import inputs
+import vms
+from conformance import inputs, preconditions
 from conformance.clauses import CatalogueError, read_catalogue
+from conformance.controls import __main__ as planting
 from conformance.controls import claims, parse_controls, read_controls
+from conformance.controls.account import Place
 from conformance.controls.builds import Edit, find_edited, write_rules
 from conformance.inputs import InputError
+from conformance.planted import NoReport
 from tests.shim.manual import read_rules
 from tests.unit.conformance.samples import CATALOGUE
 
@@ -179,6 +185,38 @@ def test_a_build_that_is_cut_off_is_made_again(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(shutil, "copy", copy)
 
     assert find_edited(name, changed, tmp_path).read_bytes() == whole
+
+
+def test_a_fault_that_was_cut_off_is_not_called_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The account is of what was planted: one without a verdict is missed, the one that Ctrl-C ended is not in it."""
+    first, second, third = list(read_controls().values())[:3]
+    claimed = {control.name: ("AB-001",) for control in (first, second, third)}
+    plan = planting.Plan(Place("local", ()), {}, (first, second, third), claimed, ())
+    said: dict[str, BaseException | None] = {
+        first.name: None,
+        second.name: NoReport("it ended early"),
+        third.name: KeyboardInterrupt(),
+    }
+
+    def judge(control: str, *_: object) -> dict[str, str]:
+        if error := said[control]:
+            raise error
+        return {"AB-001": "FAIL"}
+
+    for name in ("equip", "root", "require_good"):
+        monkeypatch.setattr(planting, name, lambda *_, **__: None)
+    monkeypatch.setattr(preconditions, "prove", lambda _: [])
+    monkeypatch.setattr(vms, "booted", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(planting, "planted", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(planting, "judge", judge)
+    arguments = argparse.Namespace(wheel=tmp_path / "x.whl", kit_cache=tmp_path, jobs=1, exact=False)
+    verdicts: dict[str, dict[str, str]] = {}
+    with pytest.raises(KeyboardInterrupt):
+        planting.run(plan, tmp_path, arguments, verdicts)
+
+    assert verdicts == {first.name: {"AB-001": "FAIL"}, second.name: {}}
 
 
 def test_every_control_is_claimed() -> None:

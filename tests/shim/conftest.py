@@ -158,7 +158,7 @@ def _host_stays(host: oracle.Host) -> Iterator[None]:
     yield
     # What a case has killed may take a moment to end.
     deadline = time.monotonic() + ENDING_LIMIT_S
-    while (after := host.snapshot()) != before and time.monotonic() < deadline:
+    while oracle.changes(before, after := host.snapshot()) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     assert host.differences(before, after) == []
 

@@ -1,7 +1,8 @@
 """What no call of the shim may change on the host, in one place for all cases.
 
 A canary is a file of root's own in a directory that a shim gone astray would write to. A snapshot holds the
-canaries and what else a container must leave as it was. `differences` says in words what is new, changed or gone.
+canaries and what else a container must leave as it was. `differences` says in words what is new, changed or gone;
+a process that ended is none of it, since only the callers' own are looked for, and each may end when it likes.
 """
 
 import contextlib
@@ -90,8 +91,8 @@ class Host:
         found |= {f"cgroup {group}": "" for group in find_cgroups(OWN_GROUPS.read_text(), MOUNTS.read_text())}
         for directory in LISTED:
             found |= read_directory(directory)
-        for pid in processes_of(self._ids) if processes else ():
-            found[f"process {pid}"] = Process(describe(pid))
+        for pid, words in processes_of(self._ids).items() if processes else ():
+            found[f"process {pid}"] = Process(words)
         for path in self.canaries:
             found[f"canary {path}"] = read_canary(path)
         return found
@@ -99,13 +100,20 @@ class Host:
     def differences(self, before: Snapshot, after: Snapshot) -> list[str]:
         """Return each difference in words, and count it."""
         COUNT.compared += 1
-        changed = sorted(
-            name for name in before.keys() | after.keys() if before.get(name, None) != after.get(name, None)
-        )
+        changed = changes(before, after)
         COUNT.touched += any(name.startswith("canary ") for name in changed)
         return [
             f"{name}: {before.get(name, 'absent')!r} -> {after.get(name, 'absent')!r}" for name in changed
         ]
+
+
+def changes(before: Snapshot, after: Snapshot) -> list[str]:
+    """Return the names of what is new, changed or gone, in order."""
+    return sorted(
+        name
+        for name in before.keys() | after.keys()
+        if before.get(name) != after.get(name) and not (name.startswith("process ") and name not in after)
+    )
 
 
 def read_canary(path: Path) -> tuple[object, ...]:
@@ -179,19 +187,22 @@ def ids_of(callers: Iterable[Caller], table: Path) -> list[range]:
     return ids
 
 
-def processes_of(ids: Sequence[range]) -> list[int]:
-    """Find the processes that have one of `ids` among theirs; the shim keeps its caller's as the real one."""
+def processes_of(ids: Sequence[range]) -> dict[int, str]:
+    """Find the processes that have one of `ids` among theirs, with what they are called.
+
+    The shim keeps its caller's id as the real one, and the owner of its /proc/PID is root: it cannot be dumped.
+    """
     ended: set[str] = set()
     while True:
-        found, missed = [], set()
+        found, missed = {}, set()
         for name in os.listdir("/proc"):
             if not name.isdigit():
                 continue
-            # The owner of /proc/PID is root for what cannot be dumped: the shim.
-            uids = read_uids(name)
-            if any(int(word) in span for word in uids for span in ids):
-                found.append(int(name))
-            if not uids:
+            # Once for both: it may have ended before it is looked at again.
+            status = read_status(name)
+            if any(int(word) in span for word in uids_in(status) for span in ids):
+                found[int(name)] = describe(status)
+            if not status:
                 missed.add(name)
         # What ended since it was listed may have left a child that was not listed yet.
         if missed <= ended:
@@ -199,29 +210,30 @@ def processes_of(ids: Sequence[range]) -> list[int]:
         ended |= missed
 
 
-def read_uids(pid: str) -> list[str]:
-    """Return the real, effective, saved and file system uid of a process; none of one that has ended."""
+def read_status(pid: str) -> str:
+    """Return the status of a process (proc_pid_status(5)); nothing of one that has ended."""
     try:
         status = Path("/proc", pid, "status").read_text()
     except OSError:
-        return []
-    if "\nState:\tZ" in status:
-        return []
-    return status.split("\nUid:\t", 1)[1].split("\n", 1)[0].split()
+        return ""
+    return "" if "\nState:\tZ" in status else status
 
 
-def describe(pid: int) -> str:
+def uids_in(status: str) -> list[str]:
+    """Return the real, effective, saved and file system uid."""
+    return status.split("\nUid:\t", 1)[1].split("\n", 1)[0].split() if status else []
+
+
+def describe(status: str) -> str:
     """Return the name of a process and those of its ancestors, the nearest first."""
     names = []
-    while pid:
-        try:
-            status = Path("/proc", str(pid), "status").read_text()
-        except OSError:
-            names.append("(ended)")
-            break
-        names.append(f"{status.split()[1]} {pid}")
-        pid = int(status.split("\nPPid:\t", 1)[1].split("\n", 1)[0])
-    return " < ".join(names)
+    while status:
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        names.append(f"{fields['Name']} {fields['Pid']}")
+        if fields["PPid"] == "0":
+            return " < ".join(names)
+        status = read_status(fields["PPid"])
+    return " < ".join([*names, "(ended)"])
 
 
 def find_foreign(trees: Iterable[Path], owner: int) -> list[str]:

@@ -104,24 +104,52 @@ def test_what_a_process_is_called_is_no_difference() -> None:
     assert oracle.Process("locald-shim 7") == oracle.Process("sleep 7")
 
 
+def test_a_process_that_ends_is_no_difference(host: oracle.Host, callers: dict[str, Caller]) -> None:
+    """One that was on its way out when a case began: a whole run was red for it."""
+    with staying(callers["locald-a"].uid) as pid:
+        before = host.snapshot()
+    assert f"process {pid}" in before
+    assert host.differences(before, host.snapshot()) == []
+
+
+def test_a_process_has_its_name_though_it_ends_at_once(
+    callers: dict[str, Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot reads it once."""
+    uid = callers["locald-a"].uid
+    read, left = oracle.read_status, contextlib.ExitStack()
+
+    def read_last(pid: str) -> str:
+        status = read(pid)
+        if pid == str(staying_pid):
+            left.close()
+        return status
+
+    with left:
+        staying_pid = left.enter_context(staying(uid))
+        monkeypatch.setattr(oracle, "read_status", read_last)
+        words = oracle.processes_of([range(uid, uid + 1)])[staying_pid]
+    assert words.startswith(f"{Path(sys.executable).name[:5]}"), words
+
+
 def test_a_child_is_seen_whose_parent_ended_after_both_were_looked_for(
     callers: dict[str, Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The listing of /proc is older than the child, and the child's parent is gone when its own turn comes."""
     uid = next(iter(callers.values())).uid
     ids = [range(uid, uid + 1)]
-    read, left = oracle.read_uids, contextlib.ExitStack()
+    read, left = oracle.read_status, contextlib.ExitStack()
     pids: list[int] = []
 
-    def read_late(pid: str) -> list[str]:
+    def read_late(pid: str) -> str:
         if not pids:
             pids.append(left.enter_context(staying(uid)))
-            return []
+            return ""
         return read(pid)
 
-    monkeypatch.setattr(oracle, "read_uids", read_late)
+    monkeypatch.setattr(oracle, "read_status", read_late)
     with left:
-        assert oracle.processes_of(ids) == pids
+        assert list(oracle.processes_of(ids)) == pids
 
 
 def test_a_group_is_seen_in_every_hierarchy(host: oracle.Host) -> None:

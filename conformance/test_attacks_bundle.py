@@ -20,16 +20,14 @@ PATIENCE_S: Final = 15
 
 
 def texts(hostile: Hostile, *make: Mapping[str, str]) -> list[Job]:
-    """Return a job for each corner and each pair {old: new} that is replaced in the text of a good config."""
+    """Return the jobs of each set of pairs {old: new} that is replaced in the text of a good config: `turns`."""
     jobs = []
-    for corner in hostile.corners():
-        good = json.dumps(hostile.job(corner)["bundle"]["config"])
-        for pairs in make:
-            text = good
-            for old, new in pairs.items():
-                assert old in text, old
-                text = text.replace(old, new, 1)
-            jobs.append(hostile.job(corner, config=text, status=True))
+    for corner, pairs in hostile.turns(*make):
+        text = json.dumps(hostile.job(corner)["bundle"]["config"])
+        for old, new in pairs.items():
+            assert old in text, old
+            text = text.replace(old, new, 1)
+        jobs.append(hostile.job(corner, config=text, status=True))
     return jobs
 
 
@@ -56,8 +54,7 @@ def test_what_config_json_may_be(hostile: Hostile) -> None:
     )
     jobs = [
         hostile.job(corner, config="", before=maker, limit_s=10, status=True)
-        for corner in hostile.corners()
-        for maker in makers
+        for corner, maker in hostile.turns(*makers)
     ]
     results = hostile.call(*jobs)
     assert not any(result.timed_out for result in results), results
@@ -142,11 +139,10 @@ def test_container_ids(hostile: Hostile) -> None:
     """An id is a short plain word, for it becomes a file name of root's."""
     words = ("../x", "", ".a", "a/b", "A", "x" * 65, "x" * 300, "a\n", "\udcff")
     jobs = []
-    for corner in hostile.corners():
-        for word in words:
-            job = hostile.job(corner)
-            job["argv"] = [word if part == "{id}" else part for part in job["argv"]]
-            jobs.append(job)
+    for corner, word in hostile.turns(*words):
+        job = hostile.job(corner)
+        job["argv"] = [word if part == "{id}" else part for part in job["argv"]]
+        jobs.append(job)
     hostile.judge_refused("id.invalid", hostile.call(*jobs))
     hostile.twins()
 

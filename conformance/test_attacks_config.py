@@ -202,12 +202,12 @@ FOREIGN: Final[tuple[tuple[tuple[str, ...], Any, str], ...]] = (
 @pytest.mark.clause("ATK-026")
 def test_foreign_features(hostile: Hostile) -> None:
     """Kernel settings, resource classes, schedulers and other systems' members are refused by name."""
-    cases = [(corner, path, value, code) for corner in hostile.corners() for path, value, code in FOREIGN]
+    cases = hostile.turns(*FOREIGN)
     jobs = [
         hostile.job(corner, status=True, change=setting(*path, value=value))
-        for corner, path, value, _ in cases
+        for corner, (path, value, _) in cases
     ]
-    for (_, _, _, code), result in zip(cases, hostile.call(*jobs), strict=True):
+    for (_, (_, _, code)), result in zip(cases, hostile.call(*jobs), strict=True):
         hostile.judge_refused(code, [result])
     hostile.twins()
 
@@ -347,9 +347,7 @@ def test_streams_and_terminals(hostile: Hostile) -> None:
         job = hostile.job(corner)
         return job | {"argv": [*job["argv"], "--status-fd", number]}
 
-    wrong = [
-        numbered(corner, number) for corner in hostile.corners() for number in ("0", "2", "-1", "3x", "9999")
-    ]
+    wrong = [numbered(corner, number) for corner, number in hostile.turns("0", "2", "-1", "3x", "9999")]
     for result in hostile.call(*wrong):
         assert result.exit_code in (2, 125), result
         assert result.stdout == ""

@@ -1,6 +1,7 @@
 """RUN: what an image's config and the options of `locald run` come to in the container."""
 
 import errno
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -31,30 +32,43 @@ LOOK_FOR_BUNDLE: Final = f'ls -d "$(cat {NOTED} 2>/dev/null)" 2>/dev/null || tru
 MakeImage = Callable[[dict[str, Any]], str]
 
 
-@pytest.fixture
-def image(subject: Subject, tmp_path: Path, pytestconfig: pytest.Config) -> MakeImage:
-    """Return what puts an image of the kit's observer with a given image config into the guest, as `oci:DIR`."""
+@pytest.fixture(scope="session")
+def image(
+    product: Subject, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> MakeImage:
+    """Return what puts an image of the kit's observer with a given image config into the guest, as `oci:DIR`.
+
+    Once a worker for each config: it is root's, so no test can change what the next one gets, and to bring it there
+    takes as long as to run it.
+    """
     cache = Path(pytestconfig.getoption("kit_cache")).expanduser()
     # As it was compiled for the installation.
     observer = inputs.find_observer(cache).read_bytes()
-    name, number, member = STAFF
+    staff, number, member = STAFF
     layer = inputs.make_layer(
         [
             *(Entry(place, mode=0o755, directory=True) for place in ("bin", "etc", "srv")),
             Entry("tmp", mode=0o1777, directory=True),
             Entry("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nservice:x:999:998::/srv:/bin/sh\n"),
-            Entry("etc/group", f"root:x:0:\nservice:x:998:\n{name}:x:{number}:{member}\n".encode()),
+            Entry("etc/group", f"root:x:0:\nservice:x:998:\n{staff}:x:{number}:{member}\n".encode()),
             Entry("bin/observe", observer, mode=0o755),
             Entry("data", mode=0o755, directory=True),
             Entry("data/seed", b"of the image"),
         ]
     )
+    made: dict[str, str] = {}
 
     def make(config: dict[str, Any]) -> str:
-        place = f"{HOME}/images/{subject.make_token()}"
-        subject.guest.push(inputs.write_layout(tmp_path / place.rpartition("/")[2], [layer], config), place)
-        subject.root(f"chmod -R a+rX {place}")
-        return f"oci:{place}"
+        key = json.dumps(config, sort_keys=True)
+        if key not in made:
+            aside, name = tmp_path_factory.mktemp("image"), product.make_token()
+            inputs.write_layout(aside / name, [layer], config)
+            # With its own directory, and for everybody, whatever umask this process and the guest have.
+            for path in aside.rglob("*"):
+                path.chmod(0o755 if path.is_dir() else 0o644)
+            product.guest.push(aside, f"{HOME}/images")
+            made[key] = f"oci:{HOME}/images/{name}"
+        return made[key]
 
     return make
 

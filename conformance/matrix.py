@@ -7,6 +7,7 @@ output goes to REPORT_DIR/PROFILE.log, how far it is comes through a pipe. One h
 import argparse
 import contextlib
 import datetime
+import hashlib
 import os
 import random
 import selectors
@@ -23,6 +24,7 @@ import vms
 from conformance import again, progress, waivers
 from conformance.clauses import CatalogueError, read_catalogue
 from conformance.options import OPTIONS, Reader
+from conformance.provenance import digest_files
 from conformance.release.policy import read_policy
 from conformance.rendering import summary
 from conformance.report import Json, ReportError
@@ -310,6 +312,7 @@ def main(arguments: Sequence[str]) -> int:
     plan = make_plan(parser, chosen, rest)
     if chosen.report_dir or len(plan.profiles) > 1:
         make_directory(parser, plan.reports)
+    require_no_others(parser, plan, chosen.runtime, find_wheel(rest))
     if len(plan.profiles) == 1:
         become(plan)
     # A shell's `&` has it ignored, which the runs would inherit: they could not be ended by it any more.
@@ -342,6 +345,46 @@ def make_directory(parser: argparse.ArgumentParser, directory: Path) -> None:
         make_place(directory)
     except OSError as error:
         parser.error(f"--report-dir {directory}: {error.strerror}")
+
+
+def find_wheel(options: Sequence[str]) -> Path | None:
+    """Return the wheel that is among the options of the hosts' own processes."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--wheel", type=Path)
+    wheel: Path | None = parser.parse_known_args(options)[0].wheel
+    return wheel
+
+
+def require_no_others(parser: argparse.ArgumentParser, plan: Plan, runtime: str, wheel: Path | None) -> None:
+    """End with 2 where the place has results that those of this run could not be joined with.
+
+    They refuse each other at the end of the first host, and all that is judged by then is for nothing.
+    """
+    place = plan.reports / "report.json"
+    if not place.exists():
+        return
+    try:
+        entries = read_report(place)["profiles"]
+    except ReportError as error:
+        parser.error(f"--report-dir {plan.reports}: {error}")
+    own = {
+        "kit": digest_files(),
+        "runtime": runtime,
+        "wheel": hashlib.sha256(wheel.read_bytes()).hexdigest() if wheel and wheel.is_file() else "",
+    }
+    for entry in entries:
+        theirs = {
+            "kit": entry["kit"].get("sha256"),
+            "runtime": entry["runtime"],
+            "wheel": entry["subject"].get("wheel_sha256"),
+        }
+        others = [what for what, known in own.items() if known and theirs[what] not in (None, "", known)]
+        # What is there of the only host of this run, it takes the place of.
+        if others and plan.profiles != (entry["profile"],):
+            parser.error(
+                f"--report-dir {plan.reports}: {entry['profile']} was judged there with another "
+                f"{' and another '.join(others)}; name another directory, or remove that one"
+            )
 
 
 def find_left(profiles: Sequence[str]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Several hosts at once: real pytest processes, on machines that are not there."""
 
+import argparse
 import contextlib
 import os
 import re
@@ -15,10 +16,11 @@ import pytest
 from conformance import again, matrix
 from conformance.options import OPTIONS, Reader
 from conformance.progress import State
+from conformance.provenance import digest_files
 from conformance.release.policy import read_policy
-from conformance.report_files import read_report
+from conformance.report_files import read_report, write_report
 from tests.unit.conformance.fake_machine import PLUGIN
-from tests.unit.conformance.samples import make_wheel
+from tests.unit.conformance.samples import digest, make_report, make_wheel, run
 
 ROOT = Path(__file__).resolve().parents[3]
 HOSTS = ("local", "debian12-userns-max0", "debian12-userns-clone0")
@@ -91,6 +93,35 @@ def test_each_host_is_judged_into_one_report(tmp_path: Path) -> None:
     assert (said.count("== 2 failed, "), said.count("== 1 failed, ")) == (2, 1)
     assert "BUNDLE" in said
     assert "for 3 hosts, 2 at a time" in said
+
+
+@pytest.mark.parametrize("what", ["kit", "runtime", "wheel"])
+def test_a_place_with_the_results_of_others_is_refused_before_a_machine_is_booted(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A report is about one kit, one wheel and one runtime; of one host alone an earlier result is replaced."""
+    (tmp_path / "x.whl").write_bytes(make_wheel())
+    wheel = matrix.find_wheel([f"--wheel={tmp_path}/x.whl", "--clause=*"])
+    same = {"kit": digest_files(), "runtime": "locald-shim", "wheel": digest(make_wheel())}
+
+    def require(told: dict[str, str], *profiles: str) -> None:
+        judged = run(
+            profile=HOSTS[0],
+            kit={"sha256": told["kit"]},
+            runtime=told["runtime"],
+            subject={"wheel_sha256": told["wheel"]},
+        )
+        write_report(tmp_path, make_report(judged))
+        matrix.require_no_others(
+            argparse.ArgumentParser(), matrix.Plan(profiles, 1, tmp_path, ()), same["runtime"], wheel
+        )
+
+    require(same, *HOSTS)
+    require(same | {what: "0" * 64}, HOSTS[0])
+    with pytest.raises(SystemExit) as ended:
+        require(same | {what: "0" * 64}, *HOSTS)
+    assert ended.value.code == USAGE
+    assert f"{HOSTS[0]} was judged there with another {what}; name another" in capsys.readouterr().err
 
 
 @pytest.mark.spawns

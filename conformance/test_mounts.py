@@ -16,6 +16,8 @@ FIXED: Final = {
     "/dev/shm": "tmpfs",  # noqa: S108  # a place in the container
     "/dev/mqueue": "mqueue",
 }
+# Of those, what the kernel calls devices works in two alone.
+WITH_DEVICES: Final = ("/dev", "/dev/pts")
 NODES: Final = {"null": "1:3", "zero": "1:5", "full": "1:7", "random": "1:8", "urandom": "1:9", "tty": "5:0"}
 LINKS: Final = {
     "fd": "/proc/self/fd",
@@ -49,6 +51,24 @@ def test_the_fixed_mounts(subject: Subject, mode: Mode) -> None:
     assert {target: facts.mount_at(target).kind for target in FIXED} == FIXED
     assert "ro" in facts.mount_at("/sys").options
     assert modes["shm"] == "41777", modes
+
+
+@pytest.mark.clause("MOUNT-013")
+def test_what_the_fixed_mounts_allow(subject: Subject, mode: Mode) -> None:
+    """On none, nor on a mask, a setuid bit counts or a program runs; devices are in /dev alone; each tmpfs ends."""
+    mounts = {mount.target: mount for mount in subject.see(mode).facts.mounts}
+
+    for target in (*FIXED, *(place for place in MASKED if place in mounts)):
+        wanted = {"nosuid", "noexec"}
+        # Over a masked file lies the container's /dev/null.
+        if target not in WITH_DEVICES and mounts[target].root != "/null":
+            wanted.add("nodev")
+        assert wanted <= mounts[target].options, mounts[target]
+    for target in ("/dev", "/dev/shm"):  # noqa: S108  # in the container
+        sizes = [option for option in mounts[target].super_options if option.startswith("size=")]
+        assert len(sizes) == 1, mounts[target]
+        # What tmpfs(5) has for no end.
+        assert not {"size=0k", "nr_inodes=0"} & mounts[target].super_options, mounts[target]
 
 
 @pytest.mark.clause("MOUNT-002")

@@ -12,8 +12,9 @@ import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -51,8 +52,10 @@ class Entry:
     gid: int = 0
     directory: bool = False
     mtime: float = 0
-    # Where a symbolic link leads; empty if the member is none.
+    # Where a symbolic link leads, or what a hard link is another name of; empty if the member is neither.
     target: str = ""
+    # Of a member that is no file, directory or symbolic link, its type in tarfile's words.
+    kind: bytes = b""
     # Name to value, extended attributes as GNU tar and star write them.
     xattrs: Mapping[str, str] = field(default_factory=dict)
 
@@ -173,7 +176,10 @@ def make_layer(entries: Sequence[Entry]) -> bytes:
             member.mode, member.uid, member.gid = entry.mode, entry.uid, entry.gid
             member.mtime = entry.mtime
             member.pax_headers = {f"SCHILY.xattr.{name}": value for name, value in entry.xattrs.items()}
-            if entry.directory:
+            if entry.kind:
+                member.type, member.linkname = entry.kind, entry.target
+                archive.addfile(member)
+            elif entry.directory:
                 member.type = tarfile.DIRTYPE
                 archive.addfile(member)
             elif entry.target:
@@ -183,6 +189,20 @@ def make_layer(entries: Sequence[Entry]) -> bytes:
                 member.size = len(entry.content)
                 archive.addfile(member, io.BytesIO(entry.content))
     return buffer.getvalue()
+
+
+def _by_zstd(content: bytes) -> bytes:
+    import zstandard  # noqa: PLC0415  # for one image
+
+    return zstandard.compress(content)
+
+
+FORMS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "": bytes,
+    "+gzip": partial(gzip.compress, mtime=0),
+    "+zstd": _by_zstd,
+}
+"""How a layer is stored, by the end of its media type: image-spec 1.1 layer.md."""
 
 
 class Layout:
@@ -201,8 +221,17 @@ class Layout:
         *,
         architecture: str = "amd64",
         diff_ids: Sequence[str] | None = None,
+        forms: Sequence[str] = (),
     ) -> Descriptor:
-        """Add an image of these layers, the lowest first, by gzip; with `diff_ids` a config that says so of them."""
+        """Add an image of these layers, the lowest first.
+
+        Args:
+            layers: Archives.
+            config: The image's `config`.
+            architecture: The image's.
+            diff_ids: What the config says of the layers, in hexadecimal; what they have by default.
+            forms: How each layer is stored, a key of FORMS; by gzip by default.
+        """
         told = [hashlib.sha256(layer).hexdigest() for layer in layers] if diff_ids is None else diff_ids
         image = {
             "architecture": architecture,
@@ -214,7 +243,10 @@ class Layout:
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": self._put(_document(image), "config.v1+json"),
-            "layers": [self._put(gzip.compress(layer, mtime=0), "layer.v1.tar+gzip") for layer in layers],
+            "layers": [
+                self._put(FORMS[form](layer), f"layer.v1.tar{form}")
+                for layer, form in zip(layers, forms or ["+gzip"] * len(layers), strict=True)
+            ],
         }
         described = self._put(_document(manifest), "manifest.v1+json")
         return described | {"platform": {"os": "linux", "architecture": architecture}}
@@ -260,7 +292,8 @@ def make_images(directory: Path, observer: bytes) -> None:
     """Write the kit's own images.
 
     `small` (all root's), `owners` (USER 999), `layers` (whiteouts, special modes), `platforms` (an index that names
-    another machine first), `lying` (a layer that is not what its config says).
+    another machine first), `lying` (a layer that is not what its config says), `forms` (layers in every form, with
+    members of every type).
     """
     base = [
         *(Entry(name, mode=0o755, directory=True) for name in ("bin", "etc", "srv")),
@@ -297,6 +330,15 @@ def make_images(directory: Path, observer: bytes) -> None:
         for name, code in (("arm64", "4"), ("amd64", "3"))
     )
     platforms.finish(platforms.add_index([foreign, own]))
+    kinds = [
+        Entry("srv/named", b"once"),
+        Entry("srv/again", target="srv/named", kind=tarfile.LNKTYPE),
+        Entry("srv/fifo", kind=tarfile.FIFOTYPE),
+        Entry("srv/device", kind=tarfile.CHRTYPE),
+    ]
+    forms = Layout(directory / "forms")
+    stored = [make_layer(entries) for entries in (base, kinds, [Entry("srv/last", b"by zstd")])]
+    forms.finish(forms.add(stored, command, forms=("+gzip", "", "+zstd")))
     lying = Layout(directory / "lying")
     lying.finish(lying.add([make_layer(base)], command, diff_ids=[hashlib.sha256(b"another").hexdigest()]))
     with tarfile.open(directory / "small.tar", "w") as archive:

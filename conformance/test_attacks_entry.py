@@ -12,6 +12,7 @@ import pytest
 from conformance.hostile import Corner, Hostile, mounting, setting
 from conformance.looks import TOKEN
 from conformance.observation import Facts
+from conformance.runtimes import Mode
 from conformance.subject import HOME, PREFIX, PYTHON, SHIM, Job, KitError, Subject
 from conformance.test_mounts import MOUNTINFO
 from conformance.test_setuid import POLICY, with_policy
@@ -38,6 +39,11 @@ COVERED: Final = {
     "/proc/tty": "/proc/tty/drivers",
     "/sys/kernel/fscaps": "/sys/kernel/fscaps",
     "/sys/class/mem": "/sys/class/mem/null",
+}
+# In mounts of the caller's own. Where /proc cannot be written to, nobody can map ids.
+HIDE: Final[dict[Mode, str]] = {
+    "mapped": 'mount -t tmpfs none /sys; exec "$@"',
+    "direct": 'mount -t tmpfs none /sys; mount -o remount,bind,ro /proc; exec "$@"',
 }
 ABSENT: Final = f"errno {errno.ENOENT}"
 # A serial number, and not an error; between the two another process may have had its turn.
@@ -297,6 +303,11 @@ def test_no_oracle(hostile: Hostile) -> None:
     hostile.twins()
 
 
+def mounts_shown(facts: Facts) -> Facts:
+    """Return the mounts of a container that was asked for the file."""
+    return Facts({"mountinfo": facts.lines(MOUNTINFO)})
+
+
 @pytest.mark.alone
 @pytest.mark.clause("ATK-047")
 def test_what_the_host_hides_stays_hidden(hostile: Hostile) -> None:
@@ -306,7 +317,7 @@ def test_what_the_host_hides_stays_hidden(hostile: Hostile) -> None:
         return hostile.job(corner, "/observe", "show", *COVERED.values(), MOUNTINFO, **more)
 
     def targets(facts: Facts) -> set[str]:
-        return {mount.target for mount in Facts({"mountinfo": facts.lines(MOUNTINFO)}).mounts}
+        return {mount.target for mount in mounts_shown(facts).mounts}
 
     hide = "\n".join(
         f"mount {'--bind /dev/null' if at == inside else '-t tmpfs none'} {at}"
@@ -323,6 +334,25 @@ def test_what_the_host_hides_stays_hidden(hostile: Hostile) -> None:
             told = result.facts.text(inside)
             # Of a directory, which cannot be read, nothing is told.
             assert told if place == inside else told != ABSENT, (place, result)
+
+
+@pytest.mark.clause("ATK-047")
+def test_what_the_caller_has_not(hostile: Hostile) -> None:
+    """Where he has no sysfs, or a /proc that is read-only, a container has no other."""
+
+    def job(corner: Corner) -> Job:
+        caller = hostile.subject.caller(corner.user)
+        made = hostile.job(corner, "/observe", "show", MOUNTINFO)
+        become = ["setpriv", f"--reuid={caller.uid}", f"--regid={caller.gid}", "--init-groups"]
+        words = ["unshare", "--mount", "/bin/sh", "-euc", HIDE[corner.mode], "sh", *become]
+        return made | {"argv": ["/usr/bin/env", *words, *made["argv"]], "user": "root"}
+
+    corners = hostile.corners()
+    for corner, result in zip(corners, hostile.call(*map(job, corners)), strict=True):
+        assert result.exit_code == 0, result
+        shown = mounts_shown(result.facts)
+        assert shown.mount_at("/sys").kind == "tmpfs", result
+        assert corner.mode == "mapped" or "ro" in shown.mount_at("/proc").options, result
 
 
 @pytest.mark.clause("ATK-048")

@@ -167,6 +167,24 @@ def test_what_layers_say_is_what_the_tree_holds(subject: Subject, mode: Mode) ->
     assert (seen["/srv/marked"][-1], seen[shared][-1]) == ("106755", "41777"), result
 
 
+@pytest.mark.clause("IMG-017")
+def test_layers_in_every_form(subject: Subject, mode: Mode) -> None:
+    """As it is, by gzip and by zstd; a file has its second name, a FIFO is one, and a device is nobody's."""
+    names = ("named", "again", "fifo", "device", "last")
+    words = ("--mode", mode, f"oci:{IMAGES}/forms", "--", "/bin/observe", "stat")
+    (result,) = subject.call(subject.locald("run", *words, *(f"/srv/{name}" for name in names)))
+    seen = {name: rest[-1] for name, *rest in map(str.split, result.stdout.splitlines())}
+
+    assert result.exit_code == 0, result
+    assert seen == {
+        "/srv/named": "100644",
+        "/srv/again": "100644",
+        "/srv/fifo": "10644",
+        "/srv/device": str(errno.ENOENT),
+        "/srv/last": "100644",
+    }
+
+
 @pytest.mark.clause("IMG-013")
 def test_dates_and_attributes(subject: Subject, mode: Mode) -> None:
     """A file has the time that its layer gives it, to the fraction of a second, and its extended attribute."""

@@ -190,7 +190,10 @@ def test_the_images_stop_signal(subject: Subject, mode: Mode, image: MakeImage) 
 
 @pytest.mark.clause("RUN-007")
 def test_the_users_word_counts(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """-e wins over --env-file, and that and -w over the image; HOME is what the image's passwd says of its user."""
+    """-e wins over --env-file, and that and -w over the image; HOME is what the image's passwd says of its user.
+
+    Without a value -e takes the caller's, if he has one.
+    """
     config = {
         "Entrypoint": [OBSERVE, "facts"],
         "Env": ["WHO=image", "KEPT=yes"],
@@ -199,14 +202,30 @@ def test_the_users_word_counts(subject: Subject, mode: Mode, image: MakeImage) -
     }
     place = f"{HOME}/homes/plain-{subject.worker}/variables"
     lines = "# MARK=no\\n\\nWHO=file\\nFROM=a file # and no comment\\n"
-    words = ("--env-file", place, "-e", "WHO=user", "-w", "/etc", image(config))
+    words = (
+        "--env-file",
+        place,
+        "-e",
+        "WHO=user",
+        "-e",
+        "TAKEN",
+        "-e",
+        "ABSENT",
+        "-w",
+        "/etc",
+        image(config),
+    )
     write = f"printf '{lines}' > {place}; chmod 644 {place}"
-    (result,) = subject.call(run(subject, mode, *words, before=write, after=f"rm {place}"))
+    (result,) = subject.call(
+        run(subject, mode, *words, env={"TAKEN": "the caller's"}, before=write, after=f"rm {place}")
+    )
 
     assert result.exit_code == 0, result
+    seen = result.facts.environ
     wanted = {"WHO": "user", "KEPT": "yes", "HOME": "/srv", "FROM": "a file # and no comment"}
-    assert not [name for name in result.facts.environ if "MARK" in name], result.facts.environ
-    assert {name: result.facts.environ.get(name) for name in wanted} == wanted
+    wanted["TAKEN"] = "the caller's"
+    assert not [name for name in seen if "MARK" in name or name == "ABSENT"], seen
+    assert {name: seen.get(name) for name in wanted} == wanted
     assert result.facts.process["cwd"] == "/etc"
 
 
@@ -227,19 +246,22 @@ def test_volumes_of_an_image(subject: Subject, mode: Mode, image: MakeImage) -> 
 
 @pytest.mark.clause("RUN-009")
 def test_a_read_only_volume(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """-v DIR:PLACE:ro shows the directory, which the container cannot write to (one that it can: IMG-004)."""
+    """-v DIR:PLACE:ro shows the directory, which the container cannot write to (one that it can: IMG-004).
+
+    One below it is mounted after it, whichever is named first.
+    """
     caller = subject.caller()
     place = f"{HOME}/homes/plain-{subject.worker}/{subject.make_token()}"
-    words = ("-v", f"{place}:/data:ro", image({"Entrypoint": [OBSERVE]}), "--", "touch", "/data/made")
-    (result,) = subject.call(
-        run(
-            *(subject, mode, *words),
-            before=f"install -d -o {caller.uid} -g {caller.gid} {place}",
-            after=f"ls {place}; rm -r {place}",
-        )
+    plain = image({"Entrypoint": [OBSERVE]})
+    words = ("-v", f"{place}/own:/data/below", "-v", f"{place}/shown:/data:ro", plain, "--", "touch")
+    made = f"install -d -o {caller.uid} -g {caller.gid} {place} {place}/own {place}/shown {place}/shown/below"
+    shown, own = subject.call(
+        run(subject, mode, *words, "/data/made", before=made),
+        run(subject, mode, *words, "/data/below/made", after=f"cd {place}; find -type f; rm -r {place}"),
     )
 
-    assert (result.stdout, result.after) == (f"touch {errno.EROFS}\n", ""), result
+    assert shown.stdout == f"touch {errno.EROFS}\n", shown
+    assert (own.stdout, own.after) == ("touch 0\n", "./own/made\n"), own
 
 
 @pytest.mark.clause("RUN-010")
@@ -253,15 +275,18 @@ def test_names_in_etc(subject: Subject, mode: Mode, image: MakeImage) -> None:
         run(subject, mode, *alone), run(subject, mode, "--network", "host", plain, "--", "show", *shared)
     )
 
-    hosts = parse_facts(open_.stdout)
+    of_container = parse_facts(open_.stdout)
     for name in shared:
         # A host without the file gives an empty one.
         of_host = subject.root(f"cat {name} || true").stdout
-        assert "\n".join(hosts.lines(name)).strip() == of_host.strip(), open_
+        assert "\n".join(of_container.lines(name)).strip() == of_host.strip(), open_
     shown = parse_facts(result.stdout)
     caller = subject.caller()
     assert shown.text("/etc/hostname") == "own-name", result
-    assert ["127.0.0.1", "own-name"] in [line.split() for line in shown.lines("/etc/hosts")], result
+    hosts = [line.split() for line in shown.lines("/etc/hosts")]
+    assert [line for line in (["127.0.0.1", "own-name"], ["::1", "localhost"]) if line not in hosts] == [], (
+        result
+    )
     numbers = {line.split(":")[2] for line in shown.lines("/etc/passwd")}
     assert (str(caller.uid) in numbers) == (mode == "direct"), result
 
@@ -280,22 +305,32 @@ def test_standard_input(subject: Subject, mode: Mode, image: MakeImage) -> None:
 
 @pytest.mark.clause("RUN-012")
 def test_a_run_leaves_nothing(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """What a container writes goes with it, and so does its bundle; the next run has the image as it is."""
+    """What a container writes goes with it, and so does its bundle, which nobody else sees."""
     plain = image({"Entrypoint": [OBSERVE]})
+    # Where no run has been before, so that this one makes it.
+    cache = f"{HOME}/homes/plain-{subject.worker}/{subject.make_token()}"
     made, looked, waited = subject.call(
         run(subject, mode, plain, "--", "touch", "/srv/made"),
         run(subject, mode, plain, "--", "stat", "/srv/made"),
         run(
             *(subject, mode, plain, "--", "wait"),
-            steps=[{"expect": READY}, {"script": FIND_BUNDLE}, {"signal": int(signal.SIGTERM), "to": "user"}],
-            after=LOOK_FOR_BUNDLE,
+            steps=[
+                {"expect": READY},
+                {"script": f'{FIND_BUNDLE}stat -c %a "$(dirname "$(cat {NOTED})")"'},
+                {"signal": int(signal.SIGTERM), "to": "user"},
+            ],
+            env={"XDG_CACHE_HOME": cache},
+            umask=0,
+            after=f"{LOOK_FOR_BUNDLE}; rm -r {cache}",
         ),
     )
 
     assert made.stdout == "touch 0\n", made
     assert looked.stdout == f"/srv/made errno {errno.ENOENT}\n", looked
     assert waited.problem == "", waited
-    assert waited.stderr.splitlines()[-1].endswith("/config.json"), waited
+    config, rights = waited.stderr.splitlines()[-2:]
+    assert config.endswith("/config.json"), waited
+    assert rights == "700", waited
     assert waited.after == "", waited
 
 

@@ -153,14 +153,16 @@ def test_an_image_of_buildpacks(subject: Subject, mode: Mode, image: MakeImage) 
 
 @pytest.mark.clause("RUN-005")
 def test_what_cannot_be_is_said(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """A relative working directory; in direct mode a user who is not the caller."""
+    """A relative working directory; a volume of what is not there; in direct mode a user who is not the caller."""
     plain = image({"Entrypoint": [OBSERVE, "facts"]})
-    relative, foreign = subject.call(
+    relative, absent, foreign = subject.call(
         run(subject, mode, image({"Entrypoint": [OBSERVE, "facts"], "WorkingDir": "srv"})),
+        run(subject, mode, "-v", "/absent:/new", plain),
         run(subject, mode, "-u", "999:998", plain),
     )
 
     assert relative.outcome == (125, "run.workdir"), relative
+    assert absent.outcome == (125, "run.volume"), absent
     if mode == "direct":
         assert foreign.outcome == (125, "user.unmappable"), foreign
     else:
@@ -266,15 +268,20 @@ def test_a_read_only_volume(subject: Subject, mode: Mode, image: MakeImage) -> N
 
 @pytest.mark.clause("RUN-010")
 def test_names_in_etc(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """With the host's network names are the host's; without, hosts knows the container's; direct, passwd the caller."""
+    """With the host's network names are the host's; without, hosts knows the container's; direct, tables the caller."""
     plain = image({"Entrypoint": [OBSERVE]})
-    tables = ("/etc/hosts", "/etc/hostname", "/etc/passwd")
+    tables = ("/etc/hosts", "/etc/hostname", "/etc/passwd", "/etc/group")
     shared = ("/etc/hosts", "/etc/resolv.conf")
     alone = ("--network", "none", "--name", "own-name", plain, "--", "show", *tables)
-    result, open_ = subject.call(
-        run(subject, mode, *alone), run(subject, mode, "--network", "host", plain, "--", "show", *shared)
+    made = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+    result, open_, rights = subject.call(
+        run(subject, mode, *alone),
+        run(subject, mode, "--network", "host", plain, "--", "show", *shared),
+        run(subject, mode, plain, "--", "stat", *made),
     )
 
+    # Whoever a process in the container becomes may read them.
+    assert [line.split()[-1] for line in rights.stdout.splitlines()] == ["100644"] * len(made), rights
     of_container = parse_facts(open_.stdout)
     for name in shared:
         # A host without the file gives an empty one.
@@ -287,8 +294,9 @@ def test_names_in_etc(subject: Subject, mode: Mode, image: MakeImage) -> None:
     assert [line for line in (["127.0.0.1", "own-name"], ["::1", "localhost"]) if line not in hosts] == [], (
         result
     )
-    numbers = {line.split(":")[2] for line in shown.lines("/etc/passwd")}
-    assert (str(caller.uid) in numbers) == (mode == "direct"), result
+    for name, number in (("/etc/passwd", caller.uid), ("/etc/group", caller.gid)):
+        numbers = {line.split(":")[2] for line in shown.lines(name)}
+        assert (str(number) in numbers) == (mode == "direct"), (name, result)
 
 
 @pytest.mark.clause("RUN-011")

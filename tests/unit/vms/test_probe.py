@@ -1,6 +1,7 @@
 """A proof says what was seen, and does not hold for less than all of it."""
 
 import dataclasses
+import subprocess
 
 import pytest
 
@@ -62,7 +63,27 @@ def test_the_search_leaves_out_only_what_is_allowed() -> None:
 
     assert "podman" not in words
     assert "runc" in words
-    assert words[:2] == ("find", "/")
+    assert words[4:6] == ("find", "/")
+
+
+@pytest.mark.spawns
+@pytest.mark.parametrize(
+    ("says", "code"),
+    [
+        ("find: '/gone': No such file or directory", 0),
+        ("find: '/gone': No such file or directory\nfind: '/root': Permission denied", 1),
+        ("", 1),
+    ],
+)
+def test_what_goes_away_during_the_search_is_no_fault_of_it(says: str, code: int) -> None:
+    """A directory that is gone when find comes to it; anything else that it says is one, and so is its silent end."""
+    script = f'echo /usr/bin/runc; [ -z "{says}" ] || echo "{says}" >&2; exit 1'
+    words = ["/bin/sh", "-c", engines.BUT_FOR_WHAT_WENT, "search", "/bin/sh", "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+
+    assert (done.returncode, done.stdout) == (code, "/usr/bin/runc\n")
+    assert ("Permission denied" in done.stderr) == ("Permission denied" in says)
+    assert "No such file" not in done.stderr
 
 
 def test_a_search_that_failed_proves_nothing() -> None:

@@ -117,7 +117,8 @@ def test_a_process_has_its_name_though_it_ends_at_once(
 ) -> None:
     """A snapshot reads it once."""
     uid = callers["locald-a"].uid
-    read, left = oracle.read_status, contextlib.ExitStack()
+    read, describe, left = oracle.read_status, oracle.describe, contextlib.ExitStack()
+    said: list[str] = []
 
     def read_last(pid: str) -> str:
         status = read(pid)
@@ -125,11 +126,17 @@ def test_a_process_has_its_name_though_it_ends_at_once(
             left.close()
         return status
 
+    def note(status: str) -> str:
+        said.append(describe(status))
+        return said[-1]
+
     with left:
         staying_pid = left.enter_context(staying(uid))
         monkeypatch.setattr(oracle, "read_status", read_last)
-        words = oracle.processes_of([range(uid, uid + 1)])[staying_pid]
-    assert words.startswith(f"{Path(sys.executable).name[:5]}"), words
+        monkeypatch.setattr(oracle, "describe", note)
+        # Of something else that ended it looks again, and does not find it any more.
+        oracle.processes_of([range(uid, uid + 1)])
+    assert f"{Path(sys.executable).resolve().name[:15]} {staying_pid}" in " ".join(said), said
 
 
 def test_a_child_is_seen_whose_parent_ended_after_both_were_looked_for(

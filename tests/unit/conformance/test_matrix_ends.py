@@ -8,6 +8,7 @@ import pytest
 
 import vms
 from conformance import matrix, waivers
+from conformance.provenance import digest_files
 from conformance.report_files import read_report, write_report
 from conformance.verdicts import Outcome
 from tests.unit.conformance.samples import CATALOGUE, GREEN, make_report, record, run
@@ -16,6 +17,8 @@ from tests.unit.conformance.test_matrix import HOSTS, USAGE, started
 # As the samples begin.
 NOW = "2026-11-22T00:00:00Z"
 EARLIER = "2026-11-21T23:59:59Z"
+# Reports of another kit than this tree's are refused from the start.
+OWN_KIT = {"sha256": digest_files()}
 STUBBORN = (
     "import os, signal, sys, time\n"
     "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
@@ -81,9 +84,9 @@ def test_only_green_reports_of_this_run_are_green(
     first, second, other = HOSTS
     selected = tuple(record.clause for record in GREEN)
     entries = (
-        run(*GREEN, profile=first, selected=selected),
-        run(*GREEN, profile=second, selected=selected, started=begun, errors=errors),
-        run(*GREEN, profile=other, selected=selected),
+        run(*GREEN, profile=first, selected=selected, kit=OWN_KIT),
+        run(*GREEN, profile=second, selected=selected, started=begun, errors=errors, kit=OWN_KIT),
+        run(*GREEN, profile=other, selected=selected, kit=OWN_KIT),
     )
     write_report(tmp_path, make_report(*entries))
 
@@ -108,7 +111,7 @@ def test_a_waiver_that_no_host_needs_is_told(
     )
     monkeypatch.setattr(waivers, "WAIVERS", file)
     monkeypatch.setattr(matrix, "read_catalogue", lambda: CATALOGUE)
-    write_report(tmp_path, make_report(*(run(*GREEN, profile=name) for name in HOSTS[:2])))
+    write_report(tmp_path, make_report(*(run(*GREEN, profile=name, kit=OWN_KIT) for name in HOSTS[:2])))
 
     matrix.main([f"--profile={','.join(HOSTS[:2])}", f"--report-dir={tmp_path}"])
 
@@ -118,11 +121,17 @@ def test_a_waiver_that_no_host_needs_is_told(
 
 @pytest.mark.usefixtures("ended")
 def test_a_report_of_another_schema_is_told_in_a_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And no host is green by it."""
+    """And no host is green by it; where it is there from the start, nothing is run."""
     (tmp_path / "report.json").write_text('{"schema": "locald-conformance-report/1"}')
+    with pytest.raises(SystemExit) as refused:
+        matrix.main([f"--profile={','.join(HOSTS)}", f"--report-dir={tmp_path}"])
+    assert refused.value.code == USAGE
+    assert "not a report: " in capsys.readouterr().err
 
+    # It came there while they ran.
+    monkeypatch.setattr(matrix, "require_no_others", lambda *_: None)
     assert matrix.main([f"--profile={','.join(HOSTS)}", f"--report-dir={tmp_path}"]) == 1
 
     said = capsys.readouterr()

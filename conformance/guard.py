@@ -26,7 +26,11 @@ CANARY = ".locald-canary"
 # Names with owner, mode and device number; what lies deeper is the machine's own business.
 LISTED = ("/", "/dev", "/dev/mqueue", "/etc", "/home", "/root", "/run")
 # Whoever uses a terminal changes these; the others are made by a first call of the shim.
-RESTLESS = ("/dev/tty", "/dev/ptmx", "/dev/console", "/run/locald-shim", "/etc/mtab")
+RESTLESS = (
+    *("/dev/tty", "/dev/ptmx", "/dev/console", "/run/locald-shim", "/etc/mtab"),
+    # The kernel brings a module for the first socket of that family, whoever on the machine asks for one.
+    *("/dev/vsock", "/dev/vmci"),
+)
 CGROUPS = "/sys/fs/cgroup"
 STATE = "/run/locald-shim"
 ENDING_LIMIT_S = 3.0

@@ -12,6 +12,7 @@ import ctypes
 import os
 import pwd
 import secrets
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,8 @@ CANARY = ".locald-canary"
 # Names with owner, mode and device number; what lies deeper is the machine's own business.
 LISTED = ("/", "/dev", "/dev/mqueue", "/etc", "/home", "/root", "/run")
 # Whoever uses a terminal changes these; the others are made by a first call of the shim.
-RESTLESS = (
-    *("/dev/tty", "/dev/ptmx", "/dev/console", "/run/locald-shim", "/etc/mtab"),
-    # The kernel brings a module for the first socket of that family, whoever on the machine asks for one.
-    *("/dev/vsock", "/dev/vmci"),
-)
+RESTLESS = ("/dev/tty", "/dev/ptmx", "/dev/console", "/run/locald-shim", "/etc/mtab")
+AF_VSOCK = 40
 CGROUPS = "/sys/fs/cgroup"
 STATE = "/run/locald-shim"
 ENDING_LIMIT_S = 3.0
@@ -51,6 +49,10 @@ class Guard:
         """
         self._tokens = tokens
         adopt_orphans()
+        # The first socket of this family, which cases outside of containers ask for, brings a module and its nodes in
+        # /dev. Here, so that they are there before anybody compares.
+        with contextlib.suppress(OSError):
+            socket.socket(AF_VSOCK, socket.SOCK_STREAM).close()
         self._canaries = plant_canaries()
         self._before = self._look()
 

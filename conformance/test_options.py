@@ -329,7 +329,7 @@ def test_a_run_leaves_nothing(subject: Subject, mode: Mode, image: MakeImage) ->
             ],
             env={"XDG_CACHE_HOME": cache},
             umask=0,
-            after=f"{LOOK_FOR_BUNDLE}; rm -r {cache}",
+            after=f"{LOOK_FOR_BUNDLE}; rm -rf {cache}",
         ),
     )
 

@@ -285,6 +285,9 @@ def test_a_full_disk_is_one_clear_line(installed: Installed, image: str, tmp_pat
     [
         (("run", "-t", "IMAGE", "--", "true"), 125, "run.no-terminal"),
         (("run", "-v", "/no/such:/x", "IMAGE"), 125, "run.volume"),
+        (("run", "-v", "/etc:/etc/passwd", "IMAGE"), 125, "run.volume"),
+        (("run", "-v", "/etc/passwd:/etc", "IMAGE"), 125, "run.volume"),
+        (("run", "-v", "/etc:/etc/..", "IMAGE"), 125, "run.volume"),
         (("run", "-u", "nobody-here", "IMAGE", "--", "true"), 125, "user.unknown"),
         (("run", "-w", "etc", "IMAGE", "--", "true"), 125, "run.workdir"),
         (("run", "--name", "A B", "IMAGE", "--", "true"), 2, "usage"),

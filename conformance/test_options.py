@@ -153,16 +153,21 @@ def test_an_image_of_buildpacks(subject: Subject, mode: Mode, image: MakeImage) 
 
 @pytest.mark.clause("RUN-005")
 def test_what_cannot_be_is_said(subject: Subject, mode: Mode, image: MakeImage) -> None:
-    """A relative working directory; a volume of what is not there; in direct mode a user who is not the caller."""
+    """A relative working directory; a volume of what is not there, or over what is of another kind.
+
+    And in direct mode a user who is not the caller.
+    """
     plain = image({"Entrypoint": [OBSERVE, "facts"]})
-    relative, absent, foreign = subject.call(
+    relative, absent, unlike, foreign = subject.call(
         run(subject, mode, image({"Entrypoint": [OBSERVE, "facts"], "WorkingDir": "srv"})),
         run(subject, mode, "-v", "/absent:/new", plain),
+        run(subject, mode, "-v", "/etc:/etc/passwd", plain),
         run(subject, mode, "-u", "999:998", plain),
     )
 
     assert relative.outcome == (125, "run.workdir"), relative
     assert absent.outcome == (125, "run.volume"), absent
+    assert unlike.outcome == (125, "run.volume"), unlike
     if mode == "direct":
         assert foreign.outcome == (125, "user.unmappable"), foreign
     else:
@@ -194,7 +199,7 @@ def test_the_images_stop_signal(subject: Subject, mode: Mode, image: MakeImage) 
 def test_the_users_word_counts(subject: Subject, mode: Mode, image: MakeImage) -> None:
     """-e wins over --env-file, and that and -w over the image; HOME is what the image's passwd says of its user.
 
-    Without a value -e takes the caller's, if he has one.
+    Without a value -e takes the caller's, if he has one. A working directory that the image lacks is made.
     """
     config = {
         "Entrypoint": [OBSERVE, "facts"],
@@ -214,7 +219,7 @@ def test_the_users_word_counts(subject: Subject, mode: Mode, image: MakeImage) -
         "-e",
         "ABSENT",
         "-w",
-        "/etc",
+        "/not/in/it",
         image(config),
     )
     write = f"printf '{lines}' > {place}; chmod 644 {place}"
@@ -228,7 +233,7 @@ def test_the_users_word_counts(subject: Subject, mode: Mode, image: MakeImage) -
     wanted["TAKEN"] = "the caller's"
     assert not [name for name in seen if "MARK" in name or name == "ABSENT"], seen
     assert {name: seen.get(name) for name in wanted} == wanted
-    assert result.facts.process["cwd"] == "/etc"
+    assert result.facts.process["cwd"] == "/not/in/it"
 
 
 @pytest.mark.clause("RUN-008")

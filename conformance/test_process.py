@@ -1,6 +1,7 @@
 """PROC, CAP, SECCOMP: what the payload is given as a process, and what it may no longer do."""
 
 import errno
+import signal
 from typing import Any, Final
 
 import pytest
@@ -363,3 +364,24 @@ def test_read_only_paths(subject: Subject, mode: Mode) -> None:
 
     assert "/proc/sys" in there
     assert [path for path in there if "ro" not in options.get(path, ())] == [], options
+
+
+@pytest.mark.clause("PROC-012")
+def test_the_init_keeps_nothing(subject: Subject, mode: Mode) -> None:
+    """Beside a payload the init is filtered as it is, has no capability and no way to the host or to the streams."""
+    # Root's look from outside: a payload is not let near it (ATK-007). It may say so before the init has settled.
+    look = (
+        "init=$(cat /proc/$SUBJECT/task/$SUBJECT/children); init=${init% }\n"
+        "for i in $(seq 50); do set -- /proc/$init/fd/*; [ $# -gt 4 ] || break; sleep 0.1; done\n"
+        'readlink "$@" /proc/$init/cwd\n'
+        "grep -E '^(Seccomp|NoNewPrivs|CapPrm):' /proc/$init/status"
+    )
+    steps = [{"expect": "ready"}, {"script": look}, {"signal": int(signal.SIGTERM), "to": "user"}]
+    (result,) = subject.call(subject.container("/observe", "wait", mode=mode, init=True, steps=steps))
+
+    assert result.problem == "", result
+    *links, privileges, permitted, filtered = result.stderr.splitlines()
+    assert links == ["/dev/null"] * 3 + ["anon_inode:[signalfd]", "/"], result
+    assert privileges.split() == ["NoNewPrivs:", "1"], result
+    assert int(permitted.split()[1], 16) == 0, result
+    assert filtered.split() == ["Seccomp:", "2"], result

@@ -231,6 +231,8 @@ def without(path: str) -> Any:
     return change
 
 
+# A mount of the host, and locald's helper binds all of the host: refused beside this, in mapped runs of several owners.
+@pytest.mark.alone
 @pytest.mark.clause("BUNDLE-026")
 def test_an_unbindable_mount(subject: Subject, mode: Mode) -> None:
     """A source or root with an unbindable mount in it is refused: a bind would leave it out and show what it hides."""

@@ -231,7 +231,7 @@ def without(path: str) -> Any:
     return change
 
 
-# A mount of the host, and locald's helper binds all of the host: refused beside this, in mapped runs of several owners.
+# The mount is the host's, whose whole tree is the root of locald's helper: beside this no image of several owners runs.
 @pytest.mark.alone
 @pytest.mark.clause("BUNDLE-026")
 def test_an_unbindable_mount(subject: Subject, mode: Mode) -> None:

@@ -383,7 +383,7 @@ def test_setup_makes_a_new_file(subject: Subject) -> None:
     assert result.stdout.splitlines() == ["755 0 1", "4755 0 1", "1"], result
 
 
-# The nginx of those is denied something of its own, in the domain that is looked at here.
+# The nginx of IMG-007 and IMG-008 is denied something of its own, in the domain whose denials are counted here.
 @pytest.mark.alone("debian")
 @pytest.mark.clause("PRIV-009")
 def test_selinux_unconfined_runs(subject: Subject, mode: Mode) -> None:

@@ -9,6 +9,8 @@ import sys
 from typing import NamedTuple
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Below these the shim makes mounts of its own, so they have to exist.
+FIXED = ("/proc", "/sys", "/dev")
 # As Docker and podman make them, whatever the umask.
 DIRECTORY_MODE = 0o755
 FILE_MODE = 0o644

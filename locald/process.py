@@ -175,11 +175,6 @@ def converse(argv: "Sequence[str]", *, env: "Mapping[str, str]") -> int:
         signal.signal(signal.SIGINT, kept)
 
 
-def helper_environment() -> dict[str, str]:
-    """Return the environment that lets a Python of ours find this very package, installed or not."""
-    return {"PYTHONPATH": os.path.dirname(os.path.dirname(__file__)), "PYTHONDONTWRITEBYTECODE": "1"}
-
-
 def _spawn(
     argv: "Sequence[str]",
     *,

@@ -1,6 +1,6 @@
 """Turn an image into a bundle and run it: the `ContainerRuntime` and, for Linux, the one through the shim.
 
-Imports bundle, rootfs, mountpoints, images, spec, shim, host, process and below. Whatever is decided here,
+Imports helper, bundle, rootfs, mountpoints, images, spec, shim, host, process and below. Whatever is decided here,
 the shim checks again: it trusts no part of a bundle.
 """
 
@@ -23,7 +23,7 @@ from locald.errors.shim import (
 )
 from locald.images.owners import Owners
 from locald.images.trees import cached_tree
-from locald.process import attend, capture, helper_environment
+from locald.process import attend, capture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 # A large image, on a slow disk, unpacked as root of a user namespace.
 HELPER_LIMIT_S = 3600
-# Below these the shim makes mounts of its own, so they have to exist.
-FIXED_DIRECTORIES = ("/proc", "/sys", "/dev")
 MAX_HOSTNAME_BYTES = 64
 # By the code that the shim's `check` gives for a mode that does not work.
 MODE_ERRORS: dict[str | None, type[ModeNotAllowed]] = {
@@ -228,7 +226,7 @@ class LinuxRuntime:
             passwd, group = (rootfs.read_file(root, f"/etc/{name}") for name in ("passwd", "group"))
             etc |= bundle.make_accounts(self._host, account, passwd, group)
         binds: dict[str, spec.Bind] = {}
-        directories = [path for path in FIXED_DIRECTORIES if not rootfs.find_path(root, path).is_directory]
+        directories = [path for path in mountpoints.FIXED if not rootfs.find_path(root, path).is_directory]
         files: list[str] = []
         volumes: list[tuple[str, str]] = []
         for number, path in enumerate(spec.volumes(image.config)):
@@ -296,7 +294,7 @@ class LinuxRuntime:
             argv = mountpoints.argv(root, places.directories, places.files, owner)
         except OSError as error:
             raise BundleUnwritable(error.filename or root, error.strerror or str(error)) from error
-        said = self._run_as_root(argv, environment=helper_environment(), writable=[Path(bundle_path)])
+        said = self._run_as_root(argv, readable=[], writable=[Path(bundle_path)])
         if said:
             raise BundleUnwritable(root, said.decode(errors="replace"))
 
@@ -322,32 +320,24 @@ class LinuxRuntime:
                 from locald.images.trees import run_as_root  # noqa: PLC0415
 
                 words = ["copy", f"{tree.path}{path}", str(rootfs_of_volume)]
-                run_as_root(self._run_as_root, words, writable=Path(target))
+                run_as_root(self._run_as_root, words, readable=tree.path, writable=Path(target))
 
     def _run_as_root(
-        self, argv: "Sequence[str]", *, environment: "Mapping[str, str]", writable: "Sequence[Path]"
+        self, argv: "Sequence[str]", *, readable: "Sequence[Path]", writable: "Sequence[Path]"
     ) -> bytes:
         """Run a program of ours as root of a user namespace: see images.RootRunner."""
+        # Imported here: an image of one owner needs none.
+        from locald import helper  # noqa: PLC0415
+
         made = bundle.make_bundle(self._bundles)
         try:
-            binds = tuple(spec.Bind(path, path) for path in map(os.path.realpath, writable))
-            config = spec.make_runtime_config(
-                {"config": {}},
-                spec.Options(
-                    mode="mapped",
-                    command=tuple(argv),
-                    environment=tuple(environment.items()),
-                    network="none",
-                    read_only=True,
-                    init=False,
-                ),
-                spec.Account(0, 0),
-                spec.Caller(self._host.uid, self._host.gid),
-                reference="locald",
-                root="/",
-                binds=binds,
+            helper.write_bundle(
+                made.path,
+                argv,
+                caller=spec.Caller(self._host.uid, self._host.gid),
+                readable=map(str, readable),
+                writable=map(str, writable),
             )
-            bundle.write_config(made.path, config)
             command = [self._shim, "bundle", "run", "--bundle", made.path, "--id", new_id()]
             output = capture(command, deadline=Deadline.after(seconds=HELPER_LIMIT_S))
             # Whoever asked reads the answer, also of a failure; without one nothing was started.

@@ -20,6 +20,7 @@ ORDER = [
     "doctor",
     "buildpacks",
     "runtime",
+    "helper",
     "bundle",
     "mountpoints",
     "rootfs",

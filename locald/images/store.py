@@ -85,6 +85,7 @@ class Store:
                 `locald-shim cleanup --bundle PATH` does. Without it such trees stay until somebody passes it.
         """
         self.root = root
+        self.blobs = self.root / "blobs"
         self.trees = self.root / "trees"
         self._remove_foreign = remove_foreign
 
@@ -150,7 +151,7 @@ class Store:
 
     def blob_path(self, digest: Digest) -> Path:
         """Return where the blob is, or would be."""
-        return self.root / "blobs" / digest.algorithm / digest.hex
+        return self.blobs / digest.algorithm / digest.hex
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Tell whether the blob is here; what is here was verified and is complete."""
@@ -247,7 +248,7 @@ class Store:
     def _remove_blobs(self, needed: set[str]) -> int:
         freed = 0
         for algorithm in ("sha256", "sha512"):
-            for entry in os.scandir(self.root / "blobs" / algorithm):
+            for entry in os.scandir(self.blobs / algorithm):
                 if f"{algorithm}:{entry.name}" not in needed:
                     freed += entry.stat().st_size
                     os.unlink(entry.path)
@@ -310,8 +311,8 @@ class Store:
             for path in (
                 self.trees,
                 self.root / "tmp",
-                self.root / "blobs/sha256",
-                self.root / "blobs/sha512",
+                self.blobs / "sha256",
+                self.blobs / "sha512",
             ):
                 os.makedirs(path, mode=0o700, exist_ok=True)
 

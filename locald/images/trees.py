@@ -3,13 +3,13 @@
     store/trees/<image id>-<owners>/rootfs     whole: made aside, put on disk, then renamed
     store/trees/<image id>-<owners>/meta.json  what was left out or noted while unpacking
 
-Imports `store`, `files`, `owners`, `process` and `errors`; the unpacker only to make a tree: most runs find one.
+Imports `store`, `files`, `owners` and `errors`; the unpacker only to make a tree: most runs find one.
 """
 
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -19,7 +19,6 @@ from locald.errors.images import ImageError, StoreUnusable
 from locald.images import files
 from locald.images.owners import Owners
 from locald.images.store import Image, Store
-from locald.process import helper_environment
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,13 +29,12 @@ META_VERSION = 1
 class RootRunner(Protocol):
     """Runs a program of locald's own as root of a user namespace, in a container of ours.
 
-    There 0 is the caller, k is his k-th subordinate id, `/` is the host's, readable only but for `writable`.
+    There 0 is the caller and k is his k-th subordinate id. Of the host it sees what Python and locald are made of,
+    `readable`, and `writable`, which it may change.
     """
 
-    def __call__(
-        self, argv: Sequence[str], *, environment: Mapping[str, str], writable: Sequence[Path]
-    ) -> bytes:
-        """Run `argv` to its end and return what it wrote to stdout, whatever its exit code.
+    def __call__(self, argv: Sequence[str], *, readable: Sequence[Path], writable: Sequence[Path]) -> bytes:
+        """Run `argv`, a Python, to its end and return what it wrote to stdout, whatever its exit code.
 
         Raises:
             LocaldError: It could not be started.
@@ -90,7 +88,8 @@ class Tree:
 
             copy_tree(self.path, target, sealed=self.sealed)
         else:
-            run_as_root(as_root, ["copy", str(self.path), str(target)], writable=target.parent)
+            words = ["copy", str(self.path), str(target)]
+            run_as_root(as_root, words, readable=self.path, writable=target.parent)
 
 
 def cached_tree(image: Image, store: Store, *, owners: Owners, as_root: RootRunner | None = None) -> Tree:
@@ -147,10 +146,13 @@ def unpack(
         from locald.images.unpack import unpack_layers  # noqa: PLC0415
 
         return unpack_layers(target, owners, arguments, readable=readable)
-    return run_as_root(as_root, ["layers", str(target), str(owners), *arguments], writable=target.parent)
+    words = ["layers", str(target), str(owners), *arguments]
+    return run_as_root(as_root, words, readable=store.blobs, writable=target.parent)
 
 
-def run_as_root(as_root: RootRunner | None, arguments: Sequence[str], *, writable: Path) -> dict[str, Any]:
+def run_as_root(
+    as_root: RootRunner | None, arguments: Sequence[str], *, readable: Path, writable: Path
+) -> dict[str, Any]:
     """Run `python -m locald.images.unpack` by `as_root` and return its answer.
 
     Raises:
@@ -161,7 +163,7 @@ def run_as_root(as_root: RootRunner | None, arguments: Sequence[str], *, writabl
     output = as_root(
         # -P keeps the working directory out of sys.path.
         [sys.executable, "-P", "-m", "locald.images.unpack", *arguments],
-        environment=helper_environment(),
+        readable=[readable],
         writable=[writable],
     )
     try:

@@ -1,10 +1,11 @@
-"""An installation where a setuid program means nothing: a mount without setuid, a file system of somebody's program.
+"""Where locald is and works: mounts on which a setuid program means nothing, and hosts of another shape.
 
 The places are real, each in a mount namespace that ends with the command. Network file systems proper are judged
 by their type at the boundary of statfs(2) (tests/unit/test_admin.py, shim/src/install.rs): their servers decide who
 owns a file, exactly as a FUSE program does.
 """
 
+import ast
 import os
 import shlex
 import subprocess
@@ -126,3 +127,76 @@ def test_on_an_ordinary_mount_of_its_own_all_is_well(installed: Installed, layou
     command = (f"{installed.bin}/locald", "run", f"oci:{layouts}/busybox", "--", "true")
     assert run_at(installed, plain, *command, as_root=False).status == 0
     assert run_at(installed, plain, f"{installed.bin}/locald", "admin", "setup", as_root=True).status == 0
+
+
+# The image is unpacked by a helper, which sees of the host what it needs.
+UNBINDABLE = """
+mount -t tmpfs -o mode=755 none /mnt && mount --make-unbindable /mnt
+mkdir /mnt/below && mount -t tmpfs -o mode=755 none /mnt/below && mount --make-unbindable /mnt/below
+"""
+# As where /home is a link, and the home lies below an unbindable mount that is not locald's matter.
+ELSEWHERE = """
+mount -t tmpfs -o mode=755 none /mnt && mkdir -p /mnt/real && chown USER /mnt/real && ln -s real /mnt/home
+"""
+
+
+@pytest.mark.parametrize("place", [UNBINDABLE, ELSEWHERE], ids=["unbindable", "linked"])
+def test_several_owners_are_unpacked_on_any_host(installed: Installed, layouts: Path, place: str) -> None:
+    """With a mount that cannot be bound somewhere, with a store that links lead to; `volumes` are copied alike."""
+    data = f"{installed.user.home}/data-{os.getpid()}" if place is UNBINDABLE else "/mnt/home/data"
+    command = [
+        "/usr/bin/env",
+        f"XDG_DATA_HOME={data}",
+        f"XDG_CACHE_HOME={data}/cache",
+        f"{installed.bin}/locald",
+    ]
+    stat = ("stat", "-c", "%u:%g", "/srv/nobody", "/srv/www")
+    try:
+        changed = place.replace("USER", str(installed.user.uid))
+        result = run_at(
+            installed, changed, *command, "run", f"oci:{layouts}/owners", "--", *stat, as_root=False
+        )
+        assert (result.status, result.out.split()) == (0, ["65534:65534", "33:33"]), result
+    finally:
+        subprocess.run(["/bin/rm", "-rf", data], check=True)
+
+
+# What a helper says of where it is: the root directory, what it may write to, and one of the host's own directories.
+LOOK = """
+import os, sys
+sys.stdout.write(repr((sorted(os.listdir("/")), os.path.exists("/etc/passwd"), os.access(sys.argv[1], os.W_OK),
+    os.access(sys.prefix, os.W_OK), os.getuid(), sorted(os.listdir("/sys/class/net")))))
+"""
+HELP = """
+import sys
+from locald import helper, runtime, shim, spec
+from locald.bundle import make_bundle
+from locald.deadline import Deadline
+from locald.process import capture
+program, place, look = sys.argv[1:]
+made = make_bundle(place)
+argv = [sys.executable, "-c", look, place]
+helper.write_bundle(made.path, argv, caller=spec.Caller(*map(int, CALLER)), readable=[], writable=[place])
+try:
+    command = [program, "bundle", "run", "--bundle", made.path, "--id", "x"]
+    sys.stdout.buffer.write(capture(command, deadline=Deadline.after(seconds=60)).checked())
+finally:
+    made.remove(runtime.make_remover(program))
+"""
+
+
+def test_a_helper_sees_no_more_than_it_needs(installed: Installed) -> None:
+    """Neither the host's accounts nor its network; nothing that it could write to, but where it works."""
+    user = installed.user
+    place = f"{user.home}/helper-{os.getpid()}"
+    script = HELP.replace("CALLER", repr((user.uid, user.gid)))
+    words = [f"{installed.bin}/python", "-c", script, str(installed.shim), place, LOOK]
+    try:
+        result = run_at(installed, "true", *words, as_root=False)
+    finally:
+        subprocess.run(["/bin/rm", "-rf", place], check=True)
+    assert result.status == 0, result
+    names, accounts, writable, installation, uid, links = ast.literal_eval(result.out)
+    top = user.home.parts[1]
+    assert set(names) <= {"dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "sys", "usr", top}, names
+    assert (accounts, writable, installation, uid, links) == (False, True, False, 0, ["lo"])

@@ -163,9 +163,9 @@ from locald.errors.images import OwnerUnmapped
 from locald.images import Owners, Store, cached_tree, pull
 base = Path(sys.argv[1])
 
-def as_root(argv, *, environment, writable):
+def as_root(argv, *, readable, writable):
     namespace = ["unshare", "--user", "--map-root-user", *extra]
-    return subprocess.run([*namespace, *argv], env={**os.environ, **environment}, stdout=subprocess.PIPE).stdout
+    return subprocess.run([*namespace, *argv], stdout=subprocess.PIPE).stdout
 
 def remove_foreign(path):
     subprocess.run(["unshare", "--user", "--map-root-user", "--map-auto", "rm", "-rf", path / "rootfs"], check=True)
@@ -181,7 +181,7 @@ for x in (0, 33):
         tree.copy_to(bundle / "rootfs", as_root=as_root)
         for root in (tree.path, bundle / "rootfs"):
             ids = [f"{name}={(root / name).lstat().st_uid}" for name in ("root", "l", "nobody", "d")]
-            links, mode = as_root([sys.executable, "-c", look, str(root / "d/x")], environment={}, writable=[]).split()
+            links, mode = as_root([sys.executable, "-c", look, str(root / "d/x")], readable=[], writable=[]).split()
             if root != tree.path:
                 print(tree.owners, *ids, f"copied nlink={int(links)} mode={mode.decode()}")
     remove_foreign(bundle)

@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -74,13 +74,11 @@ class Runner:
     def __init__(self, answer: bytes | None = None) -> None:
         """Answer with `answer`, else with what a subprocess of this interpreter would get."""
         self.answer = answer
-        self.calls: list[tuple[list[str], dict[str, str], list[Path]]] = []
+        self.calls: list[tuple[list[str], list[Path], list[Path]]] = []
 
-    def __call__(
-        self, argv: Sequence[str], *, environment: Mapping[str, str], writable: Sequence[Path]
-    ) -> bytes:
+    def __call__(self, argv: Sequence[str], *, readable: Sequence[Path], writable: Sequence[Path]) -> bytes:
         """Record the call; make what `layers` would."""
-        self.calls.append((list(argv), dict(environment), list(writable)))
+        self.calls.append((list(argv), list(readable), list(writable)))
         if self.answer is None:
             Path(argv[5]).mkdir()
             return b'{"notes": {"device": 1}, "sealed": {}}'
@@ -88,19 +86,19 @@ class Runner:
 
 
 def test_several_owners_need_root_of_a_namespace(store: Store, layout: LayoutMaker) -> None:
-    """The unpacker runs by the hook: with this package's place, and the workspace as the only writable one."""
+    """The unpacker runs by the hook: it reads the blobs, and writes into the workspace alone."""
     layout.image(tar([file("a", uid=33)]))
     image = pull(f"oci:{layout.path}", store=store, platform="linux/amd64")
     runner = Runner()
     with cached_tree(image, store, owners=Owners.mapped(0, 0), as_root=runner) as tree:
         assert (tree.owners, tree.notes) == (Owners.mapped(0, 0), {"device": 1})
         tree_path = tree.path
-    ((argv, environment, writable),) = runner.calls
+    ((argv, readable, writable),) = runner.calls
     assert argv[1:5] == ["-P", "-m", "locald.images.unpack", "layers"]
     assert argv[6] == "mapped-0-0"
     assert argv[7].startswith(f"{image.layers[0].diff_id}@/")
-    assert (Path(environment["PYTHONPATH"]) / "locald/images/unpack.py").exists()
-    assert Path(argv[5]).parent == writable[0]
+    assert Path(argv[7].partition("@")[2]).is_relative_to(readable[0])
+    assert (len(readable), writable) == (1, [Path(argv[5]).parent])
     with cached_tree(image, store, owners=Owners.mapped(0, 0)) as tree:
         tree.copy_to(store.root / "copy", as_root=Runner(b'{"copied": "x"}'))
         assert tree.path == tree_path

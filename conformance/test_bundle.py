@@ -231,8 +231,6 @@ def without(path: str) -> Any:
     return change
 
 
-# The mount is the host's, whose whole tree is the root of locald's helper: beside this no image of several owners runs.
-@pytest.mark.alone
 @pytest.mark.clause("BUNDLE-026")
 def test_an_unbindable_mount(subject: Subject, mode: Mode) -> None:
     """A source or root with an unbindable mount in it is refused: a bind would leave it out and show what it hides."""

@@ -103,8 +103,12 @@ def test_options_of_run(subject: Subject, mode: Mode) -> None:
 
 @pytest.mark.clause("IMG-004")
 def test_several_owners(subject: Subject) -> None:
-    """Mapped, the files of an image have their owners, USER runs by name, and a volume is the caller's."""
+    """Mapped, the files of an image have their owners, USER runs by name, and a volume is the caller's.
+
+    The host has a mount that cannot be bound, elsewhere: of the host, unpacking needs a few directories.
+    """
     caller = subject.caller()
+    aside = f"{HOME}/unbindable-{subject.worker}"
     volume = f"{HOME}/homes/plain-{subject.worker}/volume"
     image = f"oci:{IMAGES}/owners"
     owners, writes = subject.call(
@@ -121,6 +125,8 @@ def test_several_owners(subject: Subject) -> None:
                 "/srv/daemon",
                 "/srv/root",
             ),
+            before=f"mkdir -p {aside}; mount -t tmpfs none {aside}; mount --make-unbindable {aside}",
+            after=f"umount {aside}; rmdir {aside}",
             **BIG,
         ),
         subject.locald(

@@ -1,8 +1,9 @@
 """Counts the lines of locald that this very Python process reaches, and tells the collector when it ends.
 
-Goes into the guest's site-packages, beside the product. A .pth file imports it before anything else runs, so also where
-the environment is empty, in `-P -m`, and as root of a user namespace with all of the host read-only: connecting to a
-socket is no writing. What a signal ends tells nothing, but the collector knows that it began.
+Goes into the guest's site-packages, beside the product, with the collector's socket. A .pth file imports it before
+anything else runs, so also where the environment is empty, in `-P -m`, and as root of a user namespace that sees of the
+host only what a Python needs, and cannot write there: connecting to a socket is no writing. What a signal ends tells
+nothing, but the collector knows that it began.
 """
 
 import atexit
@@ -12,8 +13,10 @@ from typing import NoReturn
 
 import coverage
 
-PLACE = "/var/lib/locald-coverage/told"
-PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "locald")
+HERE = os.path.dirname(os.path.abspath(__file__))
+# The way for every Python on the host, also of a copy of the installation, and the one for where only that is seen.
+PLACES = ("/var/lib/locald-coverage/told", os.path.join(HERE, "locald_kit_told"))
+PACKAGE = os.path.join(HERE, "locald")
 LIMIT_S = 30.0
 
 
@@ -22,7 +25,7 @@ def tell(message: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         # A collector that does not listen is not to be mistaken for code that nobody reached: the error is shown.
         connection.settimeout(LIMIT_S)
-        connection.connect(PLACE)
+        connection.connect(next(filter(os.path.exists, PLACES), PLACES[0]))
         connection.sendall(message)
 
 

@@ -1,8 +1,11 @@
 # ruff: noqa: T201 -- a program of its own, alone in the guest
-"""Takes what every Python of the product tells of itself: `collector.py serve|end DIRECTORY`, as root in the guest.
+"""Takes what every Python of the product tells of itself, as root in the guest.
 
-`serve` returns once it listens on DIRECTORY/told and goes on in the background. An empty message is a process that
-began, any other one what it reached, kept as DIRECTORY/data/N. `end` stops it and prints both counts as JSON.
+    collector.py serve DIRECTORY SOCKET    returns once it listens on SOCKET, and goes on in the background
+    collector.py end DIRECTORY             ends it, and prints both counts as JSON
+
+DIRECTORY/told leads to SOCKET. An empty message is a process that began, any other one what it reached, kept as
+DIRECTORY/data/N.
 """
 
 import json
@@ -16,13 +19,14 @@ LIMIT_S = 30.0
 END = b"end"
 
 
-def serve(directory: Path) -> None:
+def serve(directory: Path, name: Path) -> None:
     """Listen, go into the background, and take messages until told to end."""
     (directory / "data").mkdir()
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(directory / "told"))
+        listening.bind(str(name))
         # Whoever calls locald tells: users, and root of a user namespace.
-        (directory / "told").chmod(0o666)
+        name.chmod(0o666)
+        (directory / "told").symlink_to(name)
         listening.listen(BACKLOG)
         if os.fork():
             os._exit(0)
@@ -56,4 +60,10 @@ def end(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"serve": serve, "end": end}[sys.argv[1]](Path(sys.argv[2]))
+    match sys.argv[1:]:
+        case ["serve", place, name]:
+            serve(Path(place), Path(name))
+        case ["end", place]:
+            end(Path(place))
+        case _:
+            sys.exit(2)

@@ -33,7 +33,7 @@ class Counted:
 
 
 def prepare(guest: vms.Guest, counters_bytes: int) -> None:
-    """Make the place where the processes of the product count and tell, before there are any."""
+    """Make the place where the processes of the product count, before there are any."""
     # Also those of ordinary users count there, in a guest that is thrown away.
     script = f"""
         mkdir -m 0755 {PLACE}
@@ -42,8 +42,6 @@ def prepare(guest: vms.Guest, counters_bytes: int) -> None:
     """
     guest.succeed(["/bin/sh", "-eu", "-c", script], user="root")
     guest.push(HERE / "collector.py", f"{PLACE}/collector.py")
-    serve = f"exec {PYTHON} -I {PLACE}/collector.py serve {PLACE} < /dev/null > {PLACE}/log 2>&1"
-    guest.succeed(["/bin/sh", "-c", serve], user="root", deadline=vms.Deadline.after(STEP_LIMIT_S))
 
 
 def plant(guest: vms.Guest, wheels: Path) -> None:
@@ -55,6 +53,7 @@ def plant(guest: vms.Guest, wheels: Path) -> None:
         {PREFIX}/bin/python {HOME}/place/place.py {PLACE}/{wheel.name}
         for site in {PREFIX}/lib/python*/site-packages; do
             cp {PLACE}/{MODULE}.py "$site"
+            {PYTHON} -I {PLACE}/collector.py serve {PLACE} "$site/locald_kit_told" < /dev/null > {PLACE}/log 2>&1
             echo 'import {MODULE}' > "$site/{MODULE}.pth"
         done
     """

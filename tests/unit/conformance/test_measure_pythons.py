@@ -56,14 +56,21 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A product of one file, and a collector that listens."""
-    packages, place = tmp_path / "site-packages", tmp_path / "place"
+    packages, place = tmp_path / "site", tmp_path / "place"
     (packages / "locald").mkdir(parents=True)
     (packages / "locald" / "__init__.py").write_text(PRODUCT)
     text = (MEASURE / "begin.py").read_text("utf-8")
     assert text.count(f'"{guest.PLACE}/told"') == 1
     (packages / f"{guest.MODULE}.py").write_text(text.replace(guest.PLACE, str(place)))
     place.mkdir()
-    serve = [sys.executable, "-I", str(MEASURE / "collector.py"), "serve", str(place)]
+    serve = [
+        sys.executable,
+        "-I",
+        str(MEASURE / "collector.py"),
+        "serve",
+        str(place),
+        str(packages / "locald_kit_told"),
+    ]
     subprocess.run(serve, stdin=subprocess.DEVNULL, timeout=LIMIT_S, check=True)
     made = Site(packages, place)
     yield made
@@ -100,6 +107,14 @@ def test_each_way_to_end_is_told(site: Site, tmp_path: Path, code: str, status: 
     done = site.run(code)
     assert (done.returncode, done.stderr) == (status, b"")
     assert reached(site, tmp_path) == (1, 1, {1, 3, 6, line})
+
+
+def test_where_the_place_is_not_seen_it_tells_all_the_same(site: Site, tmp_path: Path) -> None:
+    """As in the container that unpacks layers, which sees the installation and not the rest of the host."""
+    (site.place / "told").rename(site.place / "hidden")
+    assert site.run("locald.stay()").stderr == b""
+    (site.place / "hidden").rename(site.place / "told")
+    assert reached(site, tmp_path) == (1, 1, {1, 3, 6, 7})
 
 
 def test_what_a_signal_ends_is_counted_as_begun(site: Site, tmp_path: Path) -> None:

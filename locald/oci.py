@@ -74,6 +74,18 @@ class Digest(NamedTuple):
         return f"{self.algorithm}:{self.hex}"
 
 
+def chain_id(diff_ids: tuple[Digest, ...]) -> Digest:
+    """Return the digest that stands for layers on each other, lowest first (image-spec config.md, Layer ChainID)."""
+    # Imported here: a run of an image that is in the store finds it there.
+    import hashlib  # noqa: PLC0415
+
+    # An image of no layer has no chain id by the specification; here it has that of nothing.
+    chain, *others = diff_ids or (Digest("sha256", hashlib.sha256().hexdigest()),)
+    for diff_id in others:
+        chain = Digest("sha256", hashlib.sha256(f"{chain} {diff_id}".encode()).hexdigest())
+    return chain
+
+
 class Reference(NamedTuple):
     """A repository in a registry with a tag, a digest, or both (then the digest decides)."""
 

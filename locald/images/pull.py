@@ -17,6 +17,7 @@ from locald.oci import (
     Manifest,
     Platform,
     Reference,
+    chain_id,
     parse_config,
     parse_manifest,
 )
@@ -166,6 +167,7 @@ class _Pull:
         return Image(
             reference=self._reference,
             id=manifest.config.digest,
+            chain=chain_id(diff_ids),
             manifest_digest=digest,
             platform=platform,
             layers=tuple(layers),

@@ -22,7 +22,7 @@ from locald.errors.images import DigestMismatch, ImageNotFound, StoreUnusable, T
 from locald.images import files
 from locald.oci import Descriptor, Digest, LayoutReference, Platform, Reference, parse_reference
 
-VERSION = 1
+VERSION = 2  # of index.json: 2 names a chain id
 
 
 class Layer(NamedTuple):
@@ -33,10 +33,11 @@ class Layer(NamedTuple):
 
 
 class Image(NamedTuple):
-    """An image in the store. `id` is the digest of its config."""
+    """An image in the store. `id` is the digest of its config, `chain` stands for its layers as they are unpacked."""
 
     reference: str
     id: Digest
+    chain: Digest
     manifest_digest: Digest
     platform: Platform
     layers: tuple[Layer, ...]
@@ -117,6 +118,7 @@ class Store:
             return Image(
                 reference=reference,
                 id=image_id,
+                chain=Digest.parse(record["chain"]),
                 manifest_digest=Digest.parse(record["manifest"]),
                 platform=Platform(*record["platform"]),
                 layers=tuple(
@@ -199,6 +201,7 @@ class Store:
         """Let `image.reference` mean `image`. Its blobs must be stored, within the same `sharing()`."""
         record = {
             "id": str(image.id),
+            "chain": str(image.chain),
             "manifest": str(image.manifest_digest),
             "platform": [image.platform.os, image.platform.architecture, image.platform.variant],
             "layers": [
@@ -236,12 +239,12 @@ class Store:
             try:
                 blobs = {record[key] for record in records for key in ("id", "manifest")}
                 blobs |= {layer[1] for record in records for layer in record["layers"]}
-                ids = {Digest.parse(record["id"]).hex for record in records}
+                chains = {Digest.parse(record["chain"]).hex for record in records}
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 # Whatever it needed would be taken for garbage.
                 raise StoreUnusable(str(self.root), f"a record of its index is damaged ({error})") from error
             freed = self._remove_blobs(blobs)
-            in_use = self._remove_trees(ids)
+            in_use = self._remove_trees(chains)
         self.clean()
         return Removed((), freed, in_use, postponed=False)
 

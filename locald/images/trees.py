@@ -1,7 +1,9 @@
 """Unpacked images: a cache of trees in the store, and what runs as root of a user namespace to make them.
 
-    store/trees/<image id>-<owners>/rootfs     whole: made aside, put on disk, then renamed
-    store/trees/<image id>-<owners>/meta.json  what was left out or noted while unpacking
+    store/trees/<chain id>-<owners>/rootfs     whole: made aside, put on disk, then renamed
+    store/trees/<chain id>-<owners>/meta.json  what was left out or noted while unpacking
+
+The chain id is that of the layers (image-spec config.md): images that differ in their config alone share a tree.
 
 Imports `store`, `files`, `owners` and `errors`; the unpacker only to make a tree: most runs find one.
 """
@@ -108,7 +110,7 @@ def cached_tree(image: Image, store: Store, *, owners: Owners, as_root: RootRunn
         StoreUnusable: (exit 125, `store.unusable`).
     """
     owners = owners.reduced(image.owner_uids, image.owner_gids)
-    key = f"{image.id.hex}-{owners}"
+    key = f"{image.chain.hex}-{owners}"
     while (tree := _open_tree(store, key, owners)) is None:
         store.clean()
         with store.sharing(), files.store_errors(store.root), store.workspace() as work:

@@ -26,6 +26,7 @@ from locald.oci import (
     Manifest,
     Platform,
     Reference,
+    chain_id,
     parse_config,
     parse_manifest,
     parse_reference,
@@ -353,3 +354,19 @@ def test_damaged_config_is_refused(change: dict[str, object]) -> None:
     assert parse_config(json.dumps(good).encode(), parsed, "c")[1] == (Digest.parse(DIGEST),)
     with pytest.raises(ManifestInvalid):
         parse_config(json.dumps(good | change).encode(), parsed, "c")
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        (1, f"{1:064d}"),
+        # By sha256sum, from the words of the specification.
+        (2, "e0213565073dd272477933ef550455db21856966e444074f1492aef0939305ac"),
+        (3, "af4149e65a6923bb39782a876ce40a7c3b08fc85ec732e9efcc661d9399016d0"),
+    ],
+)
+def test_layers_have_one_chain_id(layers: int, expected: str) -> None:
+    """Of one layer it is the diff id; of more, the digest of what is below and the next one's."""
+    diff_ids = tuple(Digest("sha256", f"{number:064d}") for number in range(1, layers + 1))
+    assert chain_id(diff_ids) == Digest("sha256", expected)

@@ -120,8 +120,8 @@ def test_foreign_trees_without_hook_wait(store: Store, monkeypatch: pytest.Monke
         b"{",
         b"[]",
         b'{"version": 99}',
-        b'{"version": 1, "images": {"a": {}}}',
-        b'{"version": 1, "images": {"a": 1}}',
+        b'{"version": 2, "images": {"a": {}}}',
+        b'{"version": 2, "images": {"a": 1}}',
     ],
 )
 def test_damaged_index(store: Store, content: bytes) -> None:

@@ -34,6 +34,24 @@ def test_a_tree_is_made_once(store: Store, image: Image, monkeypatch: pytest.Mon
     assert os.listdir(store.root / "tmp") == []
 
 
+def test_a_config_of_its_own_is_no_tree_of_its_own(
+    store: Store, layout: LayoutMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of the same layers share what is unpacked, which goes with the last of them."""
+    layout.image(ONE_OWNER, tag="a")
+    layout.image(ONE_OWNER, tag="b", config={"Env": ["A=1"]})
+    one, two = (pull(f"oci:{layout.path}:{tag}", store=store, platform="linux/amd64") for tag in "ab")
+    assert one.id != two.id
+    with cached_tree(one, store, owners=Owners.squashed()) as first:
+        path = first.path
+    monkeypatch.setattr(trees, "unpack", None)
+    store.remove(one.reference)
+    with cached_tree(two, store, owners=Owners.squashed()) as second:
+        assert second.path == path
+    store.remove(two.reference)
+    assert os.listdir(store.trees) == []
+
+
 def test_a_faster_process_wins(store: Store, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two make the same tree at once: one is kept, the other discarded."""
     real = trees.unpack

@@ -108,7 +108,7 @@ def test_several_owners(subject: Subject) -> None:
     The host has a mount that cannot be bound, elsewhere: of the host, unpacking needs a few directories.
     """
     caller = subject.caller()
-    aside = f"{HOME}/unbindable-{subject.worker}"
+    aside = f"{HOME}/$TOKEN.unbindable"
     volume = f"{HOME}/homes/plain-{subject.worker}/volume"
     image = f"oci:{IMAGES}/owners"
     owners, writes = subject.call(

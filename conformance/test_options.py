@@ -29,6 +29,10 @@ ls "$(cat {NOTED})/config.json" || true
 """
 LOOK_FOR_BUNDLE: Final = f'ls -d "$(cat {NOTED} 2>/dev/null)" 2>/dev/null || true; rm -f {NOTED}'
 
+# What locald decides by itself, in whichever mode, is judged in the one that every host has: a run takes an emulated
+# guest a second or two.
+ONCE: Final = "direct"
+
 MakeImage = Callable[[dict[str, Any]], str]
 
 
@@ -83,36 +87,37 @@ def test_the_command(subject: Subject, mode: Mode, image: MakeImage) -> None:
     """Entry point and arguments, the image's or the user's; none at all is refused."""
     plain = image({"Entrypoint": [OBSERVE], "Cmd": ["exit", "3"]})
     empty = image({})
+    # The image's arguments go with its entry point.
+    nothing = [("--entrypoint", "", plain), (empty,)] if mode == ONCE else []
     results = subject.call(
         run(subject, mode, plain),
         run(subject, mode, plain, "--", "exit", "4"),
         run(subject, mode, "--entrypoint", OBSERVE, empty, "--", "exit", "5"),
-        # The image's arguments go with its entry point.
-        run(subject, mode, "--entrypoint", "", plain),
-        run(subject, mode, empty),
+        *(run(subject, mode, *words) for words in nothing),
     )
 
-    assert [result.exit_code for result in results] == [3, 4, 5, 125, 125], results
-    assert [result.code for result in results[3:]] == ["run.no-command"] * 2
+    assert [result.exit_code for result in results[:3]] == [3, 4, 5], results
+    assert [result.outcome for result in results[3:]] == [(125, "run.no-command")] * len(nothing)
 
 
 @pytest.mark.clause("RUN-002")
 def test_a_terminal(subject: Subject, mode: Mode, image: MakeImage) -> None:
     """With -i -t the container's terminal has the size of the user's, and TERM is set; without, it is not."""
     plain = image({"Entrypoint": [OBSERVE]})
-    window, bare = subject.call(
+    window, named, *bare = subject.call(
         run(
             *(subject, mode, "-i", "-t", plain, "--", "winch"),
             terminal=[37, 101],
             steps=[{"expect": "window 0 37 101"}, {"resize": [12, 60]}],
         ),
-        run(subject, mode, plain, "--", "facts"),
+        run(subject, mode, "-i", "-t", plain, "--", "facts", terminal=[37, 101]),
+        *([run(subject, mode, plain, "--", "facts")] if mode == ONCE else []),
     )
-    (named,) = subject.call(run(subject, mode, "-i", "-t", plain, "--", "facts", terminal=[37, 101]))
 
     assert (window.problem, window.exit_code) == ("", 0), window
     assert "\nTERM=xterm\r\n" in named.stdout, named
-    assert "TERM" not in bare.facts.environ
+    for result in bare:
+        assert "TERM" not in result.facts.environ, result
 
 
 @pytest.mark.clause("RUN-003")
@@ -143,12 +148,14 @@ def test_groups_of_the_images_user(subject: Subject, image: MakeImage) -> None:
 def test_an_image_of_buildpacks(subject: Subject, mode: Mode, image: MakeImage) -> None:
     """It is told the version of the platform API; another image is not."""
     command = {"Entrypoint": [OBSERVE, "facts"]}
-    built, other = subject.call(
-        run(subject, mode, image({**command, "Labels": {LABEL: "x"}})), run(subject, mode, image(command))
+    built, *others = subject.call(
+        run(subject, mode, image({**command, "Labels": {LABEL: "x"}})),
+        *([run(subject, mode, image(command))] if mode == ONCE else []),
     )
 
     assert built.facts.environ["CNB_PLATFORM_API"], built
-    assert "CNB_PLATFORM_API" not in other.facts.environ
+    for result in others:
+        assert "CNB_PLATFORM_API" not in result.facts.environ, result
 
 
 @pytest.mark.clause("RUN-005")
@@ -158,16 +165,19 @@ def test_what_cannot_be_is_said(subject: Subject, mode: Mode, image: MakeImage) 
     And in direct mode a user who is not the caller.
     """
     plain = image({"Entrypoint": [OBSERVE, "facts"]})
-    relative, absent, unlike, foreign = subject.call(
-        run(subject, mode, image({"Entrypoint": [OBSERVE, "facts"], "WorkingDir": "srv"})),
-        run(subject, mode, "-v", "/absent:/new", plain),
-        run(subject, mode, "-v", "/etc:/etc/passwd", plain),
-        run(subject, mode, "-u", "999:998", plain),
+    refused: dict[tuple[str, ...], str] = {}
+    if mode == ONCE:
+        refused = {
+            (image({"Entrypoint": [OBSERVE, "facts"], "WorkingDir": "srv"}),): "run.workdir",
+            ("-v", "/absent:/new", plain): "run.volume",
+            ("-v", "/etc:/etc/passwd", plain): "run.volume",
+        }
+    foreign, *results = subject.call(
+        run(subject, mode, "-u", "999:998", plain), *(run(subject, mode, *words) for words in refused)
     )
 
-    assert relative.outcome == (125, "run.workdir"), relative
-    assert absent.outcome == (125, "run.volume"), absent
-    assert unlike.outcome == (125, "run.volume"), unlike
+    for code, result in zip(refused.values(), results, strict=True):
+        assert result.outcome == (125, code), result
     if mode == "direct":
         assert foreign.outcome == (125, "user.unmappable"), foreign
     else:
@@ -180,7 +190,9 @@ def test_what_cannot_be_is_said(subject: Subject, mode: Mode, image: MakeImage) 
 def test_the_images_stop_signal(subject: Subject, mode: Mode, image: MakeImage) -> None:
     """TERM to locald is that signal to the payload, by its number as by its name; a name that is none is TERM."""
     user_one, terminate = int(signal.SIGUSR1), int(signal.SIGTERM)
-    wanted = ((str(user_one), user_one), ("USR1", user_one), ("SIGUSR1", user_one), ("SIGNONE", terminate))
+    wanted = [(str(user_one), user_one)]
+    if mode == ONCE:
+        wanted += [("USR1", user_one), ("SIGUSR1", user_one), ("SIGNONE", terminate)]
     results = subject.call(
         *(
             run(
@@ -279,14 +291,15 @@ def test_names_in_etc(subject: Subject, mode: Mode, image: MakeImage) -> None:
     shared = ("/etc/hosts", "/etc/resolv.conf")
     alone = ("--network", "none", "--name", "own-name", plain, "--", "show", *tables)
     made = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
-    result, open_, rights = subject.call(
+    result, open_, *rights = subject.call(
         run(subject, mode, *alone),
         run(subject, mode, "--network", "host", plain, "--", "show", *shared),
-        run(subject, mode, plain, "--", "stat", *made),
+        *([run(subject, mode, plain, "--", "stat", *made)] if mode == ONCE else []),
     )
 
     # Whoever a process in the container becomes may read them.
-    assert [line.split()[-1] for line in rights.stdout.splitlines()] == ["100644"] * len(made), rights
+    for looked in rights:
+        assert [line.split()[-1] for line in looked.stdout.splitlines()] == ["100644"] * len(made), looked
     of_container = parse_facts(open_.stdout)
     for name in shared:
         # A host without the file gives an empty one.

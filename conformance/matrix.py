@@ -310,9 +310,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = make_parser()
     chosen, rest = parser.parse_known_args(arguments)
     plan = make_plan(parser, chosen, rest)
+    tested = read_tested(rest)
+    for option, path in tested.items():
+        if not path.is_file():
+            parser.error(f"--{option} {path}: no such file")
     if chosen.report_dir or len(plan.profiles) > 1:
         make_directory(parser, plan.reports)
-    require_no_others(parser, plan, chosen.runtime, find_wheel(rest))
+    require_no_others(parser, plan, chosen.runtime, tested.get("wheel"))
     if len(plan.profiles) == 1:
         become(plan)
     # A shell's `&` has it ignored, which the runs would inherit: they could not be ended by it any more.
@@ -347,12 +351,12 @@ def make_directory(parser: argparse.ArgumentParser, directory: Path) -> None:
         parser.error(f"--report-dir {directory}: {error.strerror}")
 
 
-def find_wheel(options: Sequence[str]) -> Path | None:
-    """Return the wheel that is among the options of the hosts' own processes."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+def read_tested(options: Sequence[str]) -> dict[str, Path]:
+    """Return the wheel and the shim that are among the options of the hosts' own processes, by their options' names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--wheel", type=Path)
-    wheel: Path | None = parser.parse_known_args(options)[0].wheel
-    return wheel
+    parser.add_argument("--shim", type=Path)
+    return vars(parser.parse_known_args(options)[0])
 
 
 def require_no_others(parser: argparse.ArgumentParser, plan: Plan, runtime: str, wheel: Path | None) -> None:
@@ -370,7 +374,7 @@ def require_no_others(parser: argparse.ArgumentParser, plan: Plan, runtime: str,
     own = {
         "kit": digest_files(),
         "runtime": runtime,
-        "wheel": hashlib.sha256(wheel.read_bytes()).hexdigest() if wheel and wheel.is_file() else "",
+        "wheel": hashlib.sha256(wheel.read_bytes()).hexdigest() if wheel else "",
     }
     for entry in entries:
         theirs = {

@@ -19,7 +19,8 @@ class Reader(Enum):
     RUN = "run"
     # `run`, and then each host's process, to which it gives its own choice.
     BOTH = "both"
-    # Each host's process; `run` hands it on. Of the wheel it looks whether others are reported on in the same place.
+    # Each host's process; `run` hands it on. Of what is tested it looks whether it is there, and whether another wheel
+    # is reported on in the same place.
     HOST = "host"
     # An option of pytest's own, to which the kit gives another meaning.
     PYTEST = "pytest"

@@ -101,7 +101,7 @@ def test_a_place_with_the_results_of_others_is_refused_before_a_machine_is_boote
 ) -> None:
     """A report is about one kit, one wheel and one runtime; of one host alone an earlier result is replaced."""
     (tmp_path / "x.whl").write_bytes(make_wheel())
-    wheel = matrix.find_wheel([f"--wheel={tmp_path}/x.whl", "--clause=*"])
+    wheel = matrix.read_tested([f"--wheel={tmp_path}/x.whl", "--clause=*"])["wheel"]
     same = {"kit": digest_files(), "runtime": "locald-shim", "wheel": digest(make_wheel())}
 
     def require(told: dict[str, str], *profiles: str) -> None:
@@ -122,6 +122,20 @@ def test_a_place_with_the_results_of_others_is_refused_before_a_machine_is_boote
         require(same | {what: "0" * 64}, *HOSTS)
     assert ended.value.code == USAGE
     assert f"{HOSTS[0]} was judged there with another {what}; name another" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--wheel", "--shim"])
+@pytest.mark.parametrize("hosts", ["local", "local,debian12-selinux"])
+def test_what_is_not_there_is_refused_before_anything_is_made(
+    option: str, hosts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line and the exit code of usage, for one host as for all; no directory of reports is left."""
+    place = tmp_path / "reports"
+    with pytest.raises(SystemExit) as ended:
+        matrix.main([f"--profile={hosts}", f"--report-dir={place}", f"{option}={tmp_path}/none"])
+    assert ended.value.code == USAGE
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"{option} {tmp_path}/none: no such file")
+    assert not place.exists()
 
 
 @pytest.mark.spawns

@@ -30,7 +30,7 @@ LIBRARIES = (
 PACKAGE = os.path.dirname(__file__)
 
 
-class Layout(NamedTuple):
+class View(NamedTuple):
     """What is made in a helper's root filesystem, and what is bound there."""
 
     links: dict[str, str]  # path -> target, as on the host
@@ -68,7 +68,7 @@ def write_bundle(
     Raises:
         BundleUnwritable: There is no room or no right (`run.bundle`).
     """
-    shown = find_layout([*python_places(), *readable], writable)
+    shown = find_view([*python_places(), *readable], writable)
     root = f"{path}/{bundle.ROOTFS}"
     directories = [place for place in shown.mountpoints if os.path.isdir(place)]
     files = [place for place in shown.mountpoints if not os.path.isdir(place)]
@@ -98,7 +98,7 @@ def write_bundle(
     bundle.write_config(path, config)
 
 
-def find_layout(readable: "Iterable[str]", writable: "Iterable[str]") -> Layout:
+def find_view(readable: "Iterable[str]", writable: "Iterable[str]") -> View:
     """Return what shows the host's files and directories at their own paths; what is missing is left out."""
     links: dict[str, str] = {}
     writes = {place for path in writable if (place := _follow(path, links))}
@@ -106,7 +106,7 @@ def find_layout(readable: "Iterable[str]", writable: "Iterable[str]") -> Layout:
     reads = {place for place in reads if not _is_below(place, reads | writes)}
     writes = {place for place in writes if not _is_below(place, writes)}
     ordered = sorted(reads | writes, key=lambda place: (place.count("/"), place))
-    return Layout(
+    return View(
         links={link: target for link, target in links.items() if not _is_below(link, reads | writes)},
         binds=tuple(spec.Bind(place, place, readonly=place in reads) for place in ordered),
         mountpoints=tuple(place for place in ordered if not _is_below(place, reads | writes)),

@@ -76,7 +76,9 @@ class Digest(NamedTuple):
 
 def chain_id(diff_ids: tuple[Digest, ...]) -> Digest:
     """Return the digest that stands for layers on each other, lowest first (image-spec config.md, Layer ChainID)."""
-    # Imported here: a run of an image that is in the store finds it there.
+    if len(diff_ids) == 1:
+        return diff_ids[0]
+    # Imported here: it is the store that most runs find it in.
     import hashlib  # noqa: PLC0415
 
     # An image of no layer has no chain id by the specification; here it has that of nothing.

@@ -3,8 +3,8 @@
 Imports `oci`, `errors` and `store`. Source: image-spec 1.1, image-layout.md.
 """
 
-import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -21,9 +21,10 @@ class Layout:
 
     streams = 1  # a tar has one position, and a disk is as fast for one reader
 
-    def __init__(self, reference: LayoutReference) -> None:
-        """Name the layout; nothing is read yet."""
+    def __init__(self, reference: LayoutReference, verified: Callable[[Descriptor], bytes | None]) -> None:
+        """Name the layout; nothing is read yet. `verified` knows documents that need no second look."""
         self._reference = reference
+        self._verified = verified
         self._path = Path(reference.path)
 
     def close(self) -> None:
@@ -44,6 +45,12 @@ class Layout:
         else:
             entry = self._entry(version)
             digest, media_type = entry.digest, entry.media_type
+            known = self._verified(entry)
+            if known is not None:
+                return known, media_type, digest
+        # Imported here: a run of an image that is in the store needs no hash.
+        import hashlib  # noqa: PLC0415
+
         content = self._document(f"blobs/{digest.algorithm}/{digest.hex}")
         found = Digest(digest.algorithm, hashlib.new(digest.algorithm, content).hexdigest())
         if found != digest:
@@ -100,10 +107,10 @@ class Layout:
         return os.fdopen(fd, "rb")
 
 
-def open_layout(reference: LayoutReference) -> Layout:
-    """Return the reader for what `reference` names."""
+def open_layout(reference: LayoutReference, verified: Callable[[Descriptor], bytes | None]) -> Layout:
+    """Return the reader for what `reference` names; see `Layout`."""
     if reference.transport == "oci-archive":
         from locald.images.layout_archive import LayoutArchive  # noqa: PLC0415  # brings tarfile
 
-        return LayoutArchive(reference)
-    return Layout(reference)
+        return LayoutArchive(reference, verified)
+    return Layout(reference, verified)

@@ -5,19 +5,20 @@ Imports `layout`, `oci` and `errors`. Source: image-spec 1.1, image-layout.md.
 
 import os
 import tarfile
+from collections.abc import Callable
 from typing import IO
 
 from locald.errors.images import ManifestInvalid
 from locald.images.layout import Layout
-from locald.oci import LayoutReference
+from locald.oci import Descriptor, LayoutReference
 
 
 class LayoutArchive(Layout):
     """An OCI layout in a tar file, read where it lies."""
 
-    def __init__(self, reference: LayoutReference) -> None:
-        """Name the archive; nothing is read yet."""
-        super().__init__(reference)
+    def __init__(self, reference: LayoutReference, verified: Callable[[Descriptor], bytes | None]) -> None:
+        """Name the archive; nothing is read yet. See `Layout`."""
+        super().__init__(reference, verified)
         self._archive: tarfile.TarFile | None = None
         self._members: dict[str, tarfile.TarInfo] = {}
 

@@ -5,6 +5,7 @@ Imports `store`, `oci` and `errors`; the HTTP library (registry.py) and tarfile 
 
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from locald.errors.images import ImageNotFound, ManifestInvalid, PlatformUnavailable
@@ -96,7 +97,7 @@ def pull(
     if policy == "never":
         raise ImageNotFound(str(name), "the store")
     store.clean()
-    source = _open_source(name)
+    source = _open_source(name, store)
     try:
         with store.sharing():
             image = _Pull(str(name), name, source, store, wanted, progress).run()
@@ -118,11 +119,11 @@ def _serves(image: Image, wanted: Platform, store: Store) -> bool:
     return same and all(store.has_blob(layer.blob) for layer in image.layers)
 
 
-def _open_source(name: Reference | LayoutReference) -> Source:
+def _open_source(name: Reference | LayoutReference, store: Store) -> Source:
     if isinstance(name, LayoutReference):
-        from locald.images.layout import open_layout  # noqa: PLC0415  # brings hashlib
+        from locald.images.layout import open_layout  # noqa: PLC0415  # many runs need no source
 
-        return open_layout(name)
+        return open_layout(name, store.read_blob)
     from locald.images.registry import Registry  # noqa: PLC0415  # brings the HTTP library
 
     return Registry(name)
@@ -146,10 +147,8 @@ class _Pull:
         self._store = store
         self._wanted = wanted
         self._progress = progress
-        # Imported here: a run of a cached image has one thread.
-        import threading  # noqa: PLC0415
-
-        self._telling = threading.Lock()
+        # Of one thread, until there are more.
+        self._telling: AbstractContextManager[object] = nullcontext()
 
     def run(self) -> Image:
         manifest, digest, content = self._find_manifest()
@@ -163,11 +162,12 @@ class _Pull:
         if (platform.os, platform.architecture) != (self._wanted.os, self._wanted.architecture):
             raise PlatformUnavailable(self._reference, str(self._wanted), [str(platform)])
         layers = [Layer(blob, diff_id) for blob, diff_id in zip(manifest.layers, diff_ids, strict=True)]
-        uids, gids = self._fetch_layers(layers)
+        known = next((image for image in self._store.images() if image.layers == tuple(layers)), None)
+        uids, gids = self._fetch_layers(layers, known)
         return Image(
             reference=self._reference,
             id=manifest.config.digest,
-            chain=chain_id(diff_ids),
+            chain=chain_id(diff_ids) if known is None else known.chain,
             manifest_digest=digest,
             platform=platform,
             layers=tuple(layers),
@@ -191,24 +191,26 @@ class _Pull:
         if not self._store.has_blob(descriptor):
             self._store.add_blob(descriptor, lambda writer: writer.write(content))
 
-    def _fetch_layers(self, layers: list[Layer]) -> tuple[set[int], set[int]]:
+    def _fetch_layers(self, layers: list[Layer], known: Image | None) -> tuple[set[int], set[int]]:
         """Fetch what is missing, several at once, and return the uids and gids that own files.
 
-        Each layer is checked against its diff ID as soon as it is here, unless that was done for an image of the
-        same layers, whatever it is called: the blobs themselves are verified by their digests.
+        Each layer is checked against its diff ID as soon as it is here, unless that was done for `known`, an image
+        of the same layers, whatever it is called: the blobs themselves are verified by their digests.
         """
-        known = next((image for image in self._store.images() if image.layers == tuple(layers)), None)
         # Empty layers stand in many images several times.
         distinct = list(dict.fromkeys(layers))
         if known is not None and all(self._store.has_blob(layer.blob) for layer in distinct):
             for layer in distinct:
                 self._fetch(layer.blob, lambda: None)
             return set(known.owner_uids), set(known.owner_gids)
-        # Imported here: neither is needed where everything is in the store.
+        # Imported here: none is needed where everything is in the store.
+        import threading  # noqa: PLC0415
+
         from locald.images.archive import LayerFacts, scan  # noqa: PLC0415  # brings tarfile
         from locald.images.parallel import run_all  # noqa: PLC0415  # brings threading
 
         found: list[LayerFacts] = []
+        self._telling = threading.Lock()
 
         def make_job(layer: Layer) -> "Job":
             def job(check: "Check") -> None:

@@ -162,6 +162,10 @@ class Store:
         except FileNotFoundError:
             return False
 
+    def read_blob(self, descriptor: Descriptor) -> bytes | None:
+        """Return a small blob, which was verified when it came, if it is here."""
+        return self.blob_path(descriptor.digest).read_bytes() if self.has_blob(descriptor) else None
+
     def open_blob(self, digest: Digest) -> IO[bytes]:
         """Open a stored blob for reading.
 

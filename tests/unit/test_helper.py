@@ -23,7 +23,7 @@ def host(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def shown(layout: helper.Layout) -> dict[str, bool]:
+def shown(layout: helper.View) -> dict[str, bool]:
     """Return the places, and whether each is read-only; they are where they are on the host."""
     assert all(bind.source == bind.destination for bind in layout.binds)
     return {bind.source: bind.readonly for bind in layout.binds}
@@ -31,7 +31,7 @@ def shown(layout: helper.Layout) -> dict[str, bool]:
 
 def test_every_link_on_the_way_is_there(host: Path) -> None:
     """Also one that a link leads to, and its `..`."""
-    layout = helper.find_layout([f"{host}/python"], [f"{host}/home/ann/store"])
+    layout = helper.find_view([f"{host}/python"], [f"{host}/home/ann/store"])
     assert shown(layout) == {f"{host}/opt/3.14/bin/python3": True, f"{host}/var/home/ann/store": False}
     assert layout.links == {
         f"{host}/home": "var/home",
@@ -44,11 +44,11 @@ def test_what_another_place_brings_along_is_not_bound_again(host: Path) -> None:
     """Neither places below one nor links in it; what is writable stays so in what is not."""
     home = f"{host}/var/home/ann"
     (Path(home) / "link").symlink_to("store")
-    layout = helper.find_layout([home, f"{home}/store", f"{home}/link"], [f"{home}/store/work"])
+    layout = helper.find_view([home, f"{home}/store", f"{home}/link"], [f"{home}/store/work"])
     assert shown(layout) == {home: True, f"{home}/store/work": False}
     assert (layout.links, layout.mountpoints) == ({}, (home,))
-    assert shown(helper.find_layout([home, f"{home}/store"], [home])) == {home: False}
-    assert shown(helper.find_layout([f"{home}/store/work"], [home, f"{home}/store"])) == {home: False}
+    assert shown(helper.find_view([home, f"{home}/store"], [home])) == {home: False}
+    assert shown(helper.find_view([f"{home}/store/work"], [home, f"{home}/store"])) == {home: False}
 
 
 def test_a_name_that_begins_alike_is_another_place(host: Path) -> None:
@@ -56,19 +56,19 @@ def test_a_name_that_begins_alike_is_another_place(host: Path) -> None:
     for name in ("lib", "lib64"):
         (host / name).mkdir()
     both = {f"{host}/lib": True, f"{host}/lib64": True}
-    assert shown(helper.find_layout(both, [])) == both
+    assert shown(helper.find_view(both, [])) == both
 
 
 def test_what_is_missing_is_left_out_and_so_is_the_root(host: Path) -> None:
     """Not every host has each library directory; "" in sys.path is wherever the caller happens to be."""
-    assert shown(helper.find_layout(["/", "", "relative", f"{host}/absent", f"{host}/.."], [])) == {
+    assert shown(helper.find_view(["/", "", "relative", f"{host}/absent", f"{host}/.."], [])) == {
         str(host.parent): True
     }
 
 
 def test_this_python_and_this_package_are_among_it() -> None:
     """And the libraries that it is linked with."""
-    layout = helper.find_layout(helper.python_places(), [])
+    layout = helper.find_view(helper.python_places(), [])
     for path in (sys.executable, helper.__file__, json.__file__, "/lib64"):
         real = str(Path(path).resolve())
         assert any(real == bind.source or real.startswith(f"{bind.source}/") for bind in layout.binds), path

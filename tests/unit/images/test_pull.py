@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import subprocess
 import sys
 import tarfile
 import time
@@ -25,6 +26,7 @@ from locald.oci import Digest, LayoutReference, Platform
 from tests.unit.images.layouts import LayoutMaker
 from tests.unit.images.tars import directory, file, tar
 
+ROOT = Path(__file__).resolve().parents[3]
 AMD64 = "linux/amd64"
 LAYER = tar([directory("d"), file("d/a", b"1", uid=33, gid=44)])
 
@@ -106,13 +108,30 @@ def test_what_a_registry_gave_is_always_recorded(
     layout.image(LAYER)
     # A layout in its place: what a source answers has the same form.
     asked = LayoutReference("oci", str(layout.path), None)
-    monkeypatch.setattr(sys.modules["locald.images.pull"], "_open_source", lambda _name: open_layout(asked))
+    source = open_layout(asked, store.read_blob)
+    monkeypatch.setattr(sys.modules["locald.images.pull"], "_open_source", lambda _name, _store: source)
     asks: list[tuple[int, Policy]] = [(1000, "missing"), (2000, "always"), (3000, "missing")]
     for now, policy in asks:
         monkeypatch.setattr(time, "time", lambda now=now: float(now))
         image = pull("registry.test/x", store=store, platform=AMD64, policy=policy)
         assert [image.pulled_at_s for image in store.images()] == [now]
         store.blob_path(image.layers[0].blob.digest).unlink()
+
+
+@pytest.mark.spawns
+def test_a_layout_that_is_here_is_looked_into_without_a_hash(store: Store, layout: LayoutMaker) -> None:
+    """Each run of an `oci:` image does that: what was verified needs no module that hashes, unpacks or waits."""
+    layout.image(LAYER, LAYER)
+    name = f"oci:{layout.path}"
+    image = pull(name, store=store, platform=AMD64)
+    script = (
+        "import sys; from pathlib import Path; from locald.images import Store, pull\n"
+        "image = pull(sys.argv[1], store=Store(Path(sys.argv[2])), platform='linux/amd64')\n"
+        "print(image.id, *sorted({'hashlib', 'tarfile', 'threading'} & set(sys.modules)))"
+    )
+    argv = [sys.executable, "-P", "-c", script, name, str(store.root)]
+    said = subprocess.run(argv, env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, timeout=30, check=True)
+    assert said.stdout.decode().split() == [str(image.id)]
 
 
 class Recorder:

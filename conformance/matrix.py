@@ -32,8 +32,8 @@ from conformance.report_files import make_place, read_report
 from conformance.session import REPORTS, ROOT, now_text
 
 INTERRUPTED: Final = 130
-WORKERS: Final = 2
-"""Of xdist, a host: a guest has one processor or two, and the second worker fills the time that the first one waits."""
+LOCAL_WORKERS: Final = 2
+"""Of xdist, where the host is this machine itself; a guest has one for each of its processors (decision 44)."""
 
 MEMORY_BYTES: Final = 3 << 30
 """What one host may take of the controller's memory: 1 GiB in the guest, as much again for QEMU's translation cache."""
@@ -66,7 +66,10 @@ class Plan:
     def make_command(self, profile: str) -> list[str]:
         """Return the command that judges one host."""
         pytest = (sys.executable, "-m", "pytest", "conformance")
-        return [*pytest, f"--profile={profile}", f"--report-dir={self.reports}", *self.options]
+        workers = vms.read(profile).cpus or LOCAL_WORKERS
+        own = (f"--profile={profile}", f"--report-dir={self.reports}", f"--numprocesses={workers}")
+        # After ours, so that what the user says of the workers counts.
+        return [*pytest, *own, *self.options]
 
 
 class View(Protocol):
@@ -423,7 +426,7 @@ def make_plan(parser: argparse.ArgumentParser, chosen: argparse.Namespace, rest:
         profiles,
         choose_jobs(chosen.jobs),
         (chosen.report_dir or REPORTS / started).absolute(),
-        (f"--seed={seed}", f"--runtime={chosen.runtime}", f"--numprocesses={WORKERS}", *rest),
+        (f"--seed={seed}", f"--runtime={chosen.runtime}", *rest),
     )
 
 

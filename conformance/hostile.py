@@ -45,6 +45,10 @@ class Hostile:
         """Return every corner, or those of some modes."""
         return [Corner(mode, user) for mode in self.modes if mode in (modes or MODES) for user in USERS]
 
+    def a_corner_each(self) -> list[Corner]:
+        """Return one corner of each mode, of another user: for what takes long and does not depend on who asks."""
+        return [Corner(mode, user) for mode, user in zip(self.modes, USERS, strict=False)]
+
     def turns(self, *attacks: Attack) -> list[tuple[Corner, Attack]]:
         """Return each attack with a corner of each mode, its users taking turns; a single one with every corner.
 
@@ -139,9 +143,10 @@ class Hostile:
 
         Of one user each: traced, it takes ten times as long, and both have the same order of calls.
         """
-        corners = [Corner(mode, user) for mode, user in zip(self.modes, USERS, strict=False)]
         name = "traced with init" if init else "traced"
-        results = self.each(name, lambda corner: self.job(corner, init=init, trace=True), corners)
+        results = self.each(
+            name, lambda corner: self.job(corner, init=init, trace=True), self.a_corner_each()
+        )
         judge_ran(results)
         return {corner: list(result.data["trace"]) for corner, result in results.items()}
 

@@ -12,7 +12,7 @@ import pytest
 from conformance import inputs
 from conformance.inputs import Entry
 from conformance.observation import parse_facts
-from conformance.runtimes import Mode
+from conformance.runtimes import ONCE, Mode
 from conformance.subject import HOME, LOCALD, Job, Subject
 
 OBSERVE: Final = "/bin/observe"
@@ -28,10 +28,6 @@ tr '\\0' '\\n' < /proc/${{shim%% *}}/cmdline | sed -n '/^--bundle$/{{n;p}}' > {N
 ls "$(cat {NOTED})/config.json" || true
 """
 LOOK_FOR_BUNDLE: Final = f'ls -d "$(cat {NOTED} 2>/dev/null)" 2>/dev/null || true; rm -f {NOTED}'
-
-# What locald decides by itself, in whichever mode, is judged in the one that every host has: a run takes an emulated
-# guest a second or two.
-ONCE: Final = "direct"
 
 MakeImage = Callable[[dict[str, Any]], str]
 

@@ -24,34 +24,43 @@ def recall() -> Accelerator:
 
     For a box that brings its kernel inside its disk, where it cannot be tried by itself.
     """
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    try:
-        known = json.loads((home.root() / "accelerator.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return "tcg"
-    found = str(known.get("key", "")).startswith(f"{boot} ") and known.get("accelerator") == "kvm"
-    return "kvm" if found else "tcg"
+    return "kvm" if [*_read_known().values()][-1:] == ["kvm"] else "tcg"
 
 
 def choose(kernel: Path, sha256: str) -> Accelerator:
     """Return `kvm` if `kernel` reaches its panic (it is given no root) on it in time, else `tcg`.
 
-    The answer is remembered for this kernel until this machine boots again.
+    The answer is remembered for the kernel of each box, by the box's digest, until this machine boots again.
     """
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         return "tcg"
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    note = home.root() / "accelerator.json"
+    known = _read_known()
+    if sha256 not in known:
+        known[sha256] = "kvm" if _boots(kernel) else "tcg"
+        # Made aside: a run that is ended here leaves what was known.
+        part = _note().with_suffix(f".{os.getpid()}.part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps({"boot": _boot_id(), "found": known}))
+        part.rename(_note())
+    return "kvm" if known[sha256] == "kvm" else "tcg"
+
+
+def _read_known() -> dict[str, str]:
+    """Return what was found since this machine booted, by the box's digest, oldest first."""
     try:
-        known = json.loads(note.read_text())
-    except (FileNotFoundError, ValueError):
-        known = {}
-    key = f"{boot} {sha256}"
-    if known.get("key") != key:
-        known = {"key": key, "accelerator": "kvm" if _boots(kernel) else "tcg"}
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(known))
-    return "kvm" if known["accelerator"] == "kvm" else "tcg"
+        known = json.loads(_note().read_text())
+        found = known["found"] if known["boot"] == _boot_id() else {}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+    return {str(sha256): str(accelerator) for sha256, accelerator in found.items()}
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _note() -> Path:
+    return home.root() / "accelerator.json"
 
 
 def _boots(kernel: Path) -> bool:

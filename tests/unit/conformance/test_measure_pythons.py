@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +55,16 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def short() -> Iterator[Path]:
+    """A directory for sockets: unix(7) has 108 bytes for the name of one, and pytest's may be longer."""
+    with tempfile.TemporaryDirectory(prefix="kit-", dir="/tmp") as name:  # noqa: S108  # TMPDIR may be long, too
+        yield Path(name)
+
+
+@pytest.fixture
+def site(short: Path) -> Iterator[Site]:
     """A product of one file, and a collector that listens."""
-    packages, place = tmp_path / "site", tmp_path / "place"
+    packages, place = short / "site", short / "place"
     (packages / "locald").mkdir(parents=True)
     (packages / "locald" / "__init__.py").write_text(PRODUCT)
     text = (MEASURE / "begin.py").read_text("utf-8")

@@ -57,7 +57,7 @@ class Site:
 @pytest.fixture
 def short() -> Iterator[Path]:
     """A directory for sockets: unix(7) has 108 bytes for the name of one, and pytest's may be longer."""
-    with tempfile.TemporaryDirectory(prefix="kit-", dir="/tmp") as name:  # noqa: S108  # TMPDIR may be long, too
+    with tempfile.TemporaryDirectory(prefix="kit-", dir="/tmp") as name:
         yield Path(name)
 
 

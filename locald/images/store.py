@@ -20,9 +20,9 @@ from typing import IO, Any, NamedTuple
 
 from locald.errors.images import DigestMismatch, ImageNotFound, StoreUnusable, TreeForeign
 from locald.images import files
-from locald.oci import Descriptor, Digest, LayoutReference, Platform, Reference, parse_reference
+from locald.oci import Descriptor, Digest, LayoutReference, Platform, Reference, chain_id, parse_reference
 
-VERSION = 2  # of index.json: 2 names a chain id
+VERSION = 1
 
 
 class Layer(NamedTuple):
@@ -118,7 +118,7 @@ class Store:
             return Image(
                 reference=reference,
                 id=image_id,
-                chain=Digest.parse(record["chain"]),
+                chain=_find_chain(record),
                 manifest_digest=Digest.parse(record["manifest"]),
                 platform=Platform(*record["platform"]),
                 layers=tuple(
@@ -243,7 +243,7 @@ class Store:
             try:
                 blobs = {record[key] for record in records for key in ("id", "manifest")}
                 blobs |= {layer[1] for record in records for layer in record["layers"]}
-                chains = {Digest.parse(record["chain"]).hex for record in records}
+                chains = {_find_chain(record).hex for record in records}
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 # Whatever it needed would be taken for garbage.
                 raise StoreUnusable(str(self.root), f"a record of its index is damaged ({error})") from error
@@ -332,6 +332,13 @@ class Store:
             content = json.dumps({"version": VERSION, "images": images}, indent=1, sort_keys=True).encode()
             with self.workspace() as work:
                 files.write_durably(self.root, "index.json", content, beside=work)
+
+
+def _find_chain(record: dict[str, Any]) -> Digest:
+    """Return the chain id of a record's layers, which locald did not always write down."""
+    if "chain" in record:
+        return Digest.parse(record["chain"])
+    return chain_id(tuple(Digest.parse(diff_id) for *_, diff_id in record["layers"]))
 
 
 class BlobWriter:

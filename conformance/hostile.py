@@ -46,7 +46,7 @@ class Hostile:
         return [Corner(mode, user) for mode in self.modes if mode in (modes or MODES) for user in USERS]
 
     def a_corner_each(self) -> list[Corner]:
-        """Return one corner of each mode, of another user: for what takes long and does not depend on who asks."""
+        """Return one corner of each mode, each of another user: for what takes long and does not depend on who asks."""
         return [Corner(mode, user) for mode, user in zip(self.modes, USERS, strict=False)]
 
     def turns(self, *attacks: Attack) -> list[tuple[Corner, Attack]]:

@@ -45,7 +45,8 @@ class Layout:
         else:
             entry = self._entry(version)
             digest, media_type = entry.digest, entry.media_type
-            known = self._verified(entry)
+            # An entry may name anything that is there, also a layer of gigabytes: that is refused below, by its size.
+            known = self._verified(entry) if entry.size_bytes <= DOCUMENT_LIMIT_BYTES else None
             if known is not None:
                 return known, media_type, digest
         # Imported here: a run of an image that is in the store needs no hash.

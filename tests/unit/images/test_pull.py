@@ -22,7 +22,7 @@ from locald.errors.images import (
 )
 from locald.images import Policy, Store, archive, pull
 from locald.images.layout import open_layout
-from locald.oci import Digest, LayoutReference, Platform
+from locald.oci import OCI_INDEX, Digest, LayoutReference, Platform
 from tests.unit.images.layouts import LayoutMaker
 from tests.unit.images.tars import directory, file, tar
 
@@ -132,6 +132,21 @@ def test_a_layout_that_is_here_is_looked_into_without_a_hash(store: Store, layou
     argv = [sys.executable, "-P", "-c", script, name, str(store.root)]
     said = subprocess.run(argv, env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, timeout=30, check=True)
     assert said.stdout.decode().split() == [str(image.id)]
+
+
+def test_a_layer_named_as_manifest_is_not_read_whole(
+    store: Store, layout: LayoutMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the store has it: what is no document by its size is refused, whoever verified it."""
+    layout.image(tar([file("big", os.urandom(9000))]))
+    layer = pull(f"oci:{layout.path}", store=store, platform=AMD64).layers[0].blob
+    entry = layout.entries[0] | {"digest": str(layer.digest), "size": layer.size_bytes}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
+    (layout.path / "index.json").write_text(json.dumps(index))
+    monkeypatch.setattr(sys.modules["locald.images.layout"], "DOCUMENT_LIMIT_BYTES", 8000)
+    monkeypatch.setattr(Store, "read_blob", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(ManifestInvalid, match="is larger than 8000 bytes"):
+        pull(f"oci:{layout.path}", store=store, platform=AMD64)
 
 
 class Recorder:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from locald import bundle, mountpoints, rootfs, shim, spec
 from locald.deadline import Deadline
-from locald.errors.run import BundleUnwritable, VolumeUnusable, WorkingDirectoryUnusable
+from locald.errors.run import BundleUnwritable, HelperFailed, VolumeUnusable, WorkingDirectoryUnusable
 from locald.errors.shim import (
     KernelTooOld,
     ModeForbidden,
@@ -341,7 +341,9 @@ class LinuxRuntime:
             command = [self._shim, "bundle", "run", "--bundle", made.path, "--id", new_id()]
             output = capture(command, deadline=Deadline.after(seconds=HELPER_LIMIT_S))
             # Whoever asked reads the answer, also of a failure; without one nothing was started.
-            return output.stdout or output.checked()
+            if output.status != 0 and not output.stdout:
+                raise HelperFailed(output.status, output.stderr)
+            return output.stdout
         finally:
             made.remove(make_remover(self._shim))
 

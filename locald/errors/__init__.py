@@ -31,6 +31,7 @@ a family, since `locald run` pays for every class that it loads and meets neithe
     ├── WorkingDirectoryUnusable     run.workdir
     ├── LimitsUnavailable            run.limits
     ├── BundleUnwritable             run.bundle
+    ├── HelperFailed                 helper.failed
     ├── SetupNeedsRoot               admin.not-root
     ├── SetupUserMissing             admin.no-user
     ├── SetupUserUnknown             admin.user-unknown

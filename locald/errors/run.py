@@ -128,3 +128,17 @@ class BundleUnwritable(LocaldError):
             hint="Nothing was started and nothing was left behind. Make room there, or set XDG_CACHE_HOME.",
         )
         self.path = path
+
+
+class HelperFailed(LocaldError):
+    """What reads and writes files of several owners, as root of a user namespace, gave no answer."""
+
+    code = "helper.failed"
+
+    def __init__(self, status: int, stderr: bytes) -> None:
+        # Of a helper that was not started the shim says why, and what mends it: its line is the answer.
+        said, _, hint = stderr.decode(errors="backslashreplace").strip().partition("; hint: ")
+        super().__init__(
+            f"Files of several owners could not be made: {said or f'the helper ended with status {status}'}.",
+            hint=f"{hint[:1].upper()}{hint[1:]}." if hint else "See what this host allows: locald doctor",
+        )

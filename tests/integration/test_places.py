@@ -161,6 +161,31 @@ def test_several_owners_are_unpacked_on_any_host(installed: Installed, layouts: 
         subprocess.run(["/bin/rm", "-rf", data], check=True)
 
 
+STORE_IN_UNBINDABLE = "mount -t tmpfs -o mode=777 none /mnt && mount --make-unbindable /mnt"
+
+
+@pytest.mark.parametrize(
+    ("image", "said"), [("owners", "locald: [helper.failed]: "), ("busybox", "locald-shim: failed ")]
+)
+def test_a_store_in_an_unbindable_mount_names_it(
+    installed: Installed, layouts: Path, image: str, said: str
+) -> None:
+    """Nothing can run there; the user learns which mount it is and what mends it."""
+    command = [
+        "/usr/bin/env",
+        "XDG_DATA_HOME=/mnt/data",
+        "XDG_CACHE_HOME=/mnt/cache",
+        f"{installed.bin}/locald",
+    ]
+    result = run_at(
+        installed, STORE_IN_UNBINDABLE, *command, "run", f"oci:{layouts}/{image}", "--", "true", as_root=False
+    )
+    assert result.status == 125, result
+    assert said in result.err
+    assert "[mount.unbindable]: /mnt/" in result.err
+    assert "mount --make-private" in result.err.splitlines()[-1]
+
+
 # What a helper says of where it is: the root directory, what it may write to, and one of the host's own directories.
 LOOK = """
 import os, sys

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.shim.cases.mounts import mounting_unbindable
 from tests.shim.harness import READY, Bundle, Call, Caller, Mode, Run, Shim, Workshop, is_alive, wait_until
 from tests.shim.kernel import mount, private_mounts
 
@@ -266,6 +267,16 @@ def test_new_network_has_loopback_and_low_ports(run: Run) -> None:
     )
     bundle.linux["namespaces"].append({"type": "network"})
     assert run.shim.run(bundle).lines() == ["3", "0"]
+
+
+def test_a_source_in_an_unbindable_mount_names_it(run: Run) -> None:
+    """The kernel's EINVAL helps nobody: which mount it is, and how to mend it. One beside it is no matter."""
+    tree = run.workshop.directory(run.caller)
+    bundle = run.bundle()
+    bundle.bind(tree / "source", "/srv")
+    result = run.shim.run(bundle, mounting_unbindable(tree, "source"))
+    assert (result.status, result.code) == (125, "mount.unbindable"), result
+    assert f"{tree}/source lies in {tree}, an unbindable mount; hint: " in result.stderr.decode()
 
 
 def test_directories_are_closed_to_others(run: Run) -> None:

@@ -91,14 +91,14 @@ pub fn prepare(
     entry: &Entry,
 ) -> Result<Mounts, Error> {
     refuse_unbindable(view, &sources.root)?;
-    let root = clone(&sources.root, plan.root.readonly, false)?;
+    let root = clone(&sources.root, view, plan.root.readonly, false)?;
     let mut binds = Vec::with_capacity(plan.mounts.len());
     for (mount, bind) in plan.mounts.iter().zip(sources.binds) {
         binds.push(match bind {
             None => None,
             Some(bind) => {
                 refuse_unbindable(view, &bind.object)?;
-                let tree = clone(&bind.object, mount.readonly, mount.noexec)?;
+                let tree = clone(&bind.object, view, mount.readonly, mount.noexec)?;
                 #[cfg(locald_mutants)]
                 {
                     crate::plants::lift_flags(&tree);
@@ -118,9 +118,13 @@ pub fn prepare(
 }
 
 /// A detached, private, nosuid and nodev copy of what the caller opened, with all below it.
-fn clone(object: &Fd, readonly: bool, noexec: bool) -> Result<Fd, Error> {
+fn clone(object: &Fd, view: &MountView, readonly: bool, noexec: bool) -> Result<Fd, Error> {
     // Recursive: without its submounts, what they hide would come to light (attack 22).
-    let tree = sys::clone_mount(object, active(Rule::BindRecursive)).or_fail(CODE, "open_tree")?;
+    let tree = sys::clone_mount(object, active(Rule::BindRecursive));
+    if tree.as_ref().is_err_and(|error| error.0 == libc::EINVAL) {
+        explain_unbindable(view, object)?;
+    }
+    let tree = tree.or_fail(CODE, "open_tree")?;
     let mut attributes = CALLERS;
     if readonly {
         attributes |= sys::RDONLY;
@@ -138,15 +142,8 @@ fn refuse_unbindable(view: &MountView, object: &Fd) -> Result<(), Error> {
     if view.unbindable.is_empty() || !active(Rule::BindRecursive) {
         return Ok(());
     }
-    let link = c_string(format!("/proc/self/fd/{}", object.number()));
-    let path = sys::read_link(At::Cwd, &link).or_fail(CODE, "/proc/self/fd")?;
-    let beneath = |mount: &Vec<u8>| {
-        path == b"/"
-            || mount
-                .strip_prefix(path.as_slice())
-                .is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
-    };
-    match view.unbindable.iter().find(|mount| beneath(mount)) {
+    let path = path_of(object)?;
+    match view.unbindable.iter().find(|mount| is_within(mount, &path)) {
         None => Ok(()),
         Some(mount) => Err(Error::refused(
             "mount.unbindable",
@@ -154,6 +151,34 @@ fn refuse_unbindable(view: &MountView, object: &Fd) -> Result<(), Error> {
             "bind a directory that does not hold it",
         )),
     }
+}
+
+/// Says which unbindable mount `object` lies in, where that is why the kernel will not clone it.
+fn explain_unbindable(view: &MountView, object: &Fd) -> Result<(), Error> {
+    let path = path_of(object)?;
+    let holders = view.unbindable.iter().filter(|mount| is_within(&path, mount));
+    match holders.max_by_key(|mount| mount.len()) {
+        None => Ok(()),
+        Some(mount) => Err(Error::failed(
+            "mount.unbindable",
+            format!(
+                "{} lies in {}, an unbindable mount",
+                shown(&c_string(path.clone())),
+                shown(&c_string(mount.as_slice()))
+            ),
+            "keep it elsewhere, or let root call `mount --make-private` on that mount",
+        )),
+    }
+}
+
+fn path_of(object: &Fd) -> Result<Vec<u8>, Error> {
+    let link = c_string(format!("/proc/self/fd/{}", object.number()));
+    sys::read_link(At::Cwd, &link).or_fail(CODE, "/proc/self/fd")
+}
+
+/// Whether `path` is `place` or below it; both are absolute and without a slash at the end.
+fn is_within(path: &[u8], place: &[u8]) -> bool {
+    place == b"/" || path.strip_prefix(place).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
 }
 
 /// Builds the root of this new mount namespace and moves into it. Call it as root, in the child.

@@ -77,13 +77,15 @@ def what_a_mount_hides_stays_hidden(run: Run) -> None:
     assert run.shim.run(bundle, Call(prepare=prepare)).lines() == []
 
 
-def mounting_unbindable(place: Path) -> Call:
-    """Return a call from a mount namespace in which no bind can hold `place`."""
+def mounting_unbindable(place: Path, *inside: str) -> Call:
+    """Return a call from a mount namespace in which no bind can hold `place`, a mount with the directories `inside`."""
 
     def prepare() -> None:
         private_mounts()
         mount("tmpfs", place, "tmpfs")
         mount("none", place, "", MS_UNBINDABLE)
+        for name in inside:
+            (place / name).mkdir()
 
     return Call(prepare=prepare)
 

@@ -390,7 +390,11 @@ def gather(part: pytest.TestReport) -> None:
                 for entry in data["attempts"]
             )
             for clause in data["clauses"]:
-                controller.records[clause, data["node"]] = report.TestRecord(clause, data["node"], attempts)
+                # Options of pytest's run a case twice (--dist=each): the second result does not replace the first.
+                known = controller.records.get((clause, data["node"]))
+                before = known.attempts if known else ()
+                record = report.TestRecord(clause, data["node"], before + attempts)
+                controller.records[clause, data["node"]] = record
             controller.lost = controller.lost + 1 if data["lost"] else 0
             if controller.lost >= LOST_LIMIT and not controller.gone:
                 controller.gone = True

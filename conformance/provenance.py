@@ -12,9 +12,12 @@ from typing import Any, Final
 from conformance.inputs import InputError, run_program
 
 ROOT: Final = Path(__file__).parent.parent
-TREES: Final = ("conformance", "vms")
+# What judges: the kit, its settings and libraries, and the fixtures by which it makes images and a registry.
+TREES: Final = ("conformance", "vms", "tests/fixtures", "pyproject.toml", "uv.lock")
 # What a fault is planted into: the package as it is, and the shim, which is built for it.
 PLANTED: Final = ("locald", "shim/src", "shim/.cargo", "shim/Cargo.toml", "shim/Cargo.lock", "shim/build.rs")
+# What a wheel brings besides the package: the program, and the records about both.
+BESIDE: Final = ("*.dist-info/*", "*.data/scripts/locald-shim")
 # Who is trusted judges nothing: a key that is added or retired makes no other kit.
 KEYS: Final = "conformance/release/keys/"
 DAMAGED: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
@@ -61,6 +64,39 @@ def digest_files(root: Path = ROOT, trees: Sequence[str] = TREES) -> str:
             if not name.as_posix().startswith(KEYS):
                 whole.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name.as_posix()}\n".encode())
     return whole.hexdigest()
+
+
+def digest_shim_sources(root: Path = ROOT) -> str:
+    """Return what the shim of this tree calls its build: as hatch_build.source_digest, which needs hatchling."""
+    crate = root / "shim"
+    known = [crate / name for name in ("Cargo.toml", "Cargo.lock", "build.rs", ".cargo/config.toml")]
+    whole = hashlib.sha256()
+    for path in sorted([*known, *(crate / "src").rglob("*")]):
+        if path.is_file():
+            content = path.read_bytes()
+            whole.update(f"{path.relative_to(crate).as_posix()}\0{len(content)}\0".encode() + content)
+    return whole.hexdigest()
+
+
+def find_foreign(wheel: Path, root: Path = ROOT) -> list[str]:
+    """Return what of `wheel` is not this tree's locald, file by file; of the program see `digest_shim_sources`.
+
+    Raises:
+        InputError: It is no wheel, or a damaged one.
+    """
+    packed = {
+        name: content
+        for name, content in read_members(wheel, "*")
+        if not any(fnmatchcase(name, pattern) for pattern in BESIDE)
+    }
+    found = (path for path in (root / "locald").rglob("*") if path.is_file())
+    own = {path.relative_to(root).as_posix(): path for path in found if "__pycache__" not in path.parts}
+    return [
+        *(f"it lacks {name}" for name in sorted(own.keys() - packed.keys())),
+        *(f"{name} is not in the tree" for name in sorted(packed.keys() - own.keys())),
+        # In the order of a wheel, which is that of names.
+        *(f"{name} differs" for name in packed if name in own and own[name].read_bytes() != packed[name]),
+    ]
 
 
 def digest_shim(wheel: Path) -> str:

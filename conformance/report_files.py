@@ -123,10 +123,15 @@ def write_report(directory: Path, report: Json) -> None:
     """Write junit.xml, index.html and report.json into `directory`, each renamed into place."""
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    replace_file(directory / "junit.xml", make_junit(report))
-    replace_file(directory / "index.html", make_page(report).encode(errors="backslashreplace"))
+    write_rendered(directory, report)
     # Last: where the disk is full before, nothing says that all is well.
     replace_file(directory / "report.json", text.encode(errors="backslashreplace"))
+
+
+def write_rendered(directory: Path, report: Json) -> None:
+    """Write junit.xml and index.html of `report` into `directory`, each renamed into place."""
+    replace_file(directory / "junit.xml", make_junit(report))
+    replace_file(directory / "index.html", make_page(report).encode(errors="backslashreplace"))
 
 
 def _refuse_constant(name: str) -> object:

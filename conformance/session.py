@@ -62,7 +62,7 @@ class Controller:
     records: dict[tuple[str, str], report.TestRecord] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
-    # At the start: what a person edits while it runs did not judge.
+    # At the start, and the same at the end: its files are read in between.
     kit: dict[str, Any] = field(default_factory=provenance.describe_kit)
     begun: float = field(default_factory=time.monotonic)
     clauses_begun: float | None = None
@@ -176,6 +176,10 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
         )
         # What holds by the cases that came back was not judged in full.
         controller.narrowed = True
+    if provenance.digest_files() != controller.kit["sha256"]:
+        controller.errors.append(
+            "the kit's files were changed while it ran: nobody knows which of them judged"
+        )
     controller.timing["all"] = time.monotonic() - controller.begun
     run = report.ProfileRun(
         profile=controller.profile.name,

@@ -174,6 +174,7 @@ def test_off_a_terminal_nobody_is_asked(subject: Subject) -> None:
     )
     assert "/dev/tty" not in unset.opened
     assert f"sudo {LOCALD} admin setup" in unset.stderr, unset
+    assert "?" not in unset.stderr + told.stdout, (unset, told)
     assert not told.timed_out, told
     assert told.exit_code == 125, told
     assert "assword" not in told.stdout

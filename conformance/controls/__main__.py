@@ -151,9 +151,9 @@ def plant_all(arguments: argparse.Namespace) -> int:
     plan = make_plan(arguments)
     started = now_text()
     directory = arguments.report_dir or ROOT / "reports" / f"controls-{started.replace(':', '')}"
-    about = {
+    about: dict[str, Any] = {
         "started": started,
-        # At the start: what a person edits while it runs did not judge.
+        # At the start, and the same at the end: its files are read in between.
         "kit": provenance.describe_kit(),
         "planted_sha256": provenance.digest_files(trees=provenance.PLANTED),
         "wheel_sha256": hashlib.sha256(arguments.wheel.read_bytes()).hexdigest(),
@@ -164,6 +164,11 @@ def plant_all(arguments: argparse.Namespace) -> int:
     finally:
         # Whatever ended it: hours of what was shown are not lost for one fault.
         account = account_for(plan, verdicts)
+        if edited := is_edited(about):
+            about["kit"]["dirty"] = True
+            say(
+                "the tree was changed while faults were planted: nobody knows what judged, and no release leans on this"
+            )
         if verdicts:
             write_account(
                 directory, make_document(account, plan.place, verdicts, about | {"finished": now_text()})
@@ -175,7 +180,13 @@ def plant_all(arguments: argparse.Namespace) -> int:
     # A line that a CI can read: what was asked of the controls, and what they answered.
     failed = len(account.missed) + len(account.beyond)
     say(f"controls: {len(account.caught)} planted, {failed} failed; {directory}/controls.json")
-    return 1 if failed or (complete and account.unproven) else 0
+    return 1 if edited or failed or (complete and account.unproven) else 0
+
+
+def is_edited(about: dict[str, Any]) -> bool:
+    """Tell whether the kit, or what faults are planted into, is another than when the account was begun."""
+    now = provenance.digest_files(), provenance.digest_files(trees=provenance.PLANTED)
+    return now != (about["kit"]["sha256"], about["planted_sha256"])
 
 
 def account_for(plan: Plan, verdicts: Verdicts) -> Account:

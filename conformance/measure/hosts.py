@@ -93,14 +93,8 @@ def find_faults(profile: str, known: Mapping[str, Any]) -> list[str]:
 
 def require_own_wheel(wheel: Path) -> None:
     """Raise InputError unless the wheel has this tree's locald, module by module: lines are counted by number."""
-    packed = dict(provenance.read_members(wheel, "locald/*.py"))
-    own = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "locald").rglob("*.py")}
-    faults = [f"it lacks {name}" for name in sorted(own.keys() - packed.keys())]
-    faults += [f"{name} is not in the tree" for name in sorted(packed.keys() - own.keys())]
-    # In the order of a wheel, which is that of names.
-    faults += [f"{name} differs" for name in packed if name in own and own[name].read_bytes() != packed[name]]
-    if faults:
-        raise inputs.InputError(f"{wheel.name} was not built from this tree: {faults[0]}")
+    if foreign := provenance.find_foreign(wheel, ROOT):
+        raise inputs.InputError(f"{wheel.name} was not built from this tree: {foreign[0]}")
 
 
 def name_from_root(trace: Path) -> str:

@@ -58,6 +58,9 @@ class Case:
     kit_sha256: str
     # Of what faults are planted into.
     planted_sha256: str
+    # What of the wheel is not this tree's, and the build that a shim of its sources says it is.
+    wheel_foreign: tuple[str, ...]
+    shim_build: str
     policy: Policy
     # When it is judged: what expires does so by this time.
     now: datetime.datetime

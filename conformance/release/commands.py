@@ -11,7 +11,7 @@ from conformance import compare
 from conformance.clauses import CatalogueError, find_modal, find_tests, read_catalogue
 from conformance.controls import read_controls
 from conformance.inputs import InputError
-from conformance.provenance import PLANTED, digest_files, digest_shim
+from conformance.provenance import PLANTED, digest_files, digest_shim, digest_shim_sources, find_foreign
 from conformance.release.case import Case, parse_time, read_hosts
 from conformance.release.gate import find_faults
 from conformance.release.policy import MAX_DAYS, POLICY, PolicyError, read_policy
@@ -32,6 +32,7 @@ from conformance.report_files import (
     parse_report,
     read_report,
     replace_file,
+    write_rendered,
     write_report,
 )
 from conformance.waivers import WAIVERS, parse_waivers
@@ -168,9 +169,11 @@ def run_compare(chosen: argparse.Namespace) -> int:
 
 
 def run_sign(chosen: argparse.Namespace) -> int:
-    """Put a signed statement beside the report."""
+    """Put a signed statement beside the report, and beside both what the report looks like."""
     content = chosen.report.read_bytes()
     report = parse_report(content, str(chosen.report))
+    # What people read is signed too: made here, so that it is not the page of another run that lay there.
+    write_rendered(chosen.report.parent, report)
     until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=chosen.valid_days)
     statement = make_statement(
         report,
@@ -197,9 +200,9 @@ def run_gate(chosen: argparse.Namespace) -> int:
     envelope = chosen.envelope or chosen.report.with_name(ENVELOPE_NAME)
     paths = chosen.key or sorted(KEYS.glob("*.pem"))
     try:
-        shim = digest_shim(chosen.wheel)
-    except InputError:
-        shim = None
+        shim, foreign = digest_shim(chosen.wheel), find_foreign(chosen.wheel)
+    except InputError as error:
+        shim, foreign = None, [str(error)]
     catalogue = read_catalogue()
     case = Case(
         wheel=chosen.wheel.read_bytes(),
@@ -217,6 +220,8 @@ def run_gate(chosen: argparse.Namespace) -> int:
         hosts=read_hosts(),
         kit_sha256=digest_files(),
         planted_sha256=digest_files(trees=PLANTED),
+        wheel_foreign=tuple(foreign),
+        shim_build=digest_shim_sources(),
         policy=read_policy(chosen.policy),
         now=chosen.at or datetime.datetime.now(datetime.UTC),
     )
@@ -228,7 +233,9 @@ def run_gate(chosen: argparse.Namespace) -> int:
         return REFUSED
     # One that was good then may be expired by now, which a reader has to be told.
     moment = f", as of {case.now:%Y-%m-%dT%H:%M:%SZ}" if chosen.at else ""
+    # Whoever gives one decides what is asked.
+    policy = f", by {chosen.policy}" if chosen.policy != POLICY else ""
     sys.stdout.write(
-        f"release-gate: PASS: {chosen.wheel.name} on {', '.join(case.policy.profiles)}{moment}\n"
+        f"release-gate: PASS: {chosen.wheel.name} on {', '.join(case.policy.profiles)}{moment}{policy}\n"
     )
     return 0

@@ -32,7 +32,9 @@ def find_faults(case: Case) -> list[str]:
         report = parse_report(case.report, "report")
     except ReportError as error:
         return [str(error)]
-    faults = list(_judge_signature(case, report))
+    # The kit and the faults are this tree's: what they judged of another one says nothing.
+    faults = [f"the wheel was not built from this tree: {fault}" for fault in case.wheel_foreign[:1]]
+    faults += _judge_signature(case, report)
     names = [entry["profile"] for entry in report["profiles"]]
     faults += [
         f"profile {name}: twice in the report" for name in sorted({n for n in names if names.count(n) > 1})
@@ -42,7 +44,9 @@ def find_faults(case: Case) -> list[str]:
         faults += [f"profile {entry['profile']}: {fault}" for fault in _judge_profile(case, entry)]
     if report["green"] != all(entry["green"] for entry in report["profiles"]):
         faults.append("it calls itself green, or not, against its own profiles")
-    faults += [f"planted faults: {fault}" for fault in judge_accounts(case, report.get("controls", ()))]
+    faults += [
+        f"planted faults: {fault}" for fault in judge_accounts(case, report.get("controls", ()), names)
+    ]
     return faults
 
 
@@ -130,6 +134,8 @@ def _judge_identity(case: Case, entry: Json, host: Host | None) -> Iterator[str]
     yield from judge_wheel(case, facts.get("wheel_sha256"))
     if case.wheel_shim_sha256 is None or facts.get("installed_shim_sha256") != case.wheel_shim_sha256:
         yield "the shim that ran is not the one in the wheel"
+    if facts.get("shim_build") != case.shim_build:
+        yield "the shim that ran was built from other sources than this tree's"
     if "planted" in facts:
         yield f"a planted fault or a measured build: {facts['planted']}"
     if "reused" in facts:

@@ -1,14 +1,20 @@
 """Whether planted faults showed that the clauses can be red: every claim of this tree, on the hosts of a release."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from conformance.controls import claims
 from conformance.release.case import Case, judge_age, judge_kit, judge_wheel, shorten
 from conformance.report import Json
 
 
-def judge_accounts(case: Case, accounts: Sequence[Json]) -> Iterator[str]:
-    """Yield what the accounts lack, or show that must not be; each is about one host, together they are about all."""
+def judge_accounts(case: Case, accounts: Sequence[Json], hosts: Collection[str]) -> Iterator[str]:
+    """Yield what the accounts lack, or show that must not be; each is about one host, together they are about all.
+
+    Args:
+        case: What is asked of them.
+        accounts: As the report has them.
+        hosts: What the report judged without a fault: a clause that is red on any other says nothing of the fault.
+    """
     if not accounts:
         yield "the report has no account of them (ci/nox -s report -- merge REPORT --controls CONTROLS -o DIRECTORY)"
         return
@@ -23,6 +29,8 @@ def judge_accounts(case: Case, accounts: Sequence[Json]) -> Iterator[str]:
     missed: set[tuple[str, str]] = set()
     for account in accounts:
         yield from (f"{account['profile']}: {fault}" for fault in _judge_origin(case, account))
+        if account["profile"] not in hosts:
+            yield f"{account['profile']}: the report does not judge this host, and so nothing that is red there"
         for fault, name in _find_missed(case, account):
             missed.add((fault, name))
             yield f"{account['profile']}: {fault} did not turn {name} red"

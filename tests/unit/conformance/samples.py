@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from conformance.clauses import Clause
@@ -24,6 +25,7 @@ from conformance.waivers import Waiver
 
 KIT = "c" * 64
 PLANTED = "b" * 64
+BUILD = "a" * 64
 SHIM = b"\x7fELF a shim"
 
 
@@ -37,10 +39,12 @@ CATALOGUE: Mapping[str, Clause] = {name: clause(name) for name in ("AB-001", "AB
 }
 
 
-def make_wheel(shim: bytes = SHIM) -> bytes:
-    """Return a wheel with a shim and nothing else, stored and not compressed."""
+def make_wheel(shim: bytes = SHIM, package: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+    """Return a wheel with a shim and the files of `package`, stored and not compressed."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in package.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
         archive.writestr(zipfile.ZipInfo("locald-0.1.0.data/scripts/locald-shim"), shim)
     return buffer.getvalue()
 
@@ -103,6 +107,7 @@ def run(*records: TestRecord, proven: bool = True, profile: str = "local", **cha
             "wheel_sha256": digest(wheel),
             "wheel_shim_sha256": digest(SHIM),
             "installed_shim_sha256": digest(SHIM),
+            "shim_build": BUILD,
             "guest_kernel": "6.1.0",
             "policy_version": "1",
             "policy_sha256": "d" * 64,

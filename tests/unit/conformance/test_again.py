@@ -83,6 +83,9 @@ def test_a_report_that_was_put_aside_counts_by_its_time(tmp_path: Path) -> None:
 def make_kit(root: Path) -> Path:
     """Make a tree like the kit's."""
     for tree in TREES:
+        if "." in tree:
+            (root / tree).write_text("a = 1\n")
+            continue
         (root / tree / "__pycache__").mkdir(parents=True)
         (root / tree / "a.py").write_text("a = 1\n")
     return root

@@ -34,6 +34,7 @@ from conformance.waivers import Waiver
 from tests.unit.conformance import samples
 from tests.unit.conformance.release_keys import write_keys
 from tests.unit.conformance.samples import (
+    BUILD,
     CATALOGUE,
     GREEN,
     KIT,
@@ -93,6 +94,8 @@ def make_case(
         },
         kit_sha256=KIT,
         planted_sha256=PLANTED,
+        wheel_foreign=(),
+        shim_build=BUILD,
         policy=Policy(("local",), 14),
         now=NOW,
     )
@@ -149,6 +152,10 @@ BAD_REPORTS: dict[str, tuple[Json, str]] = {
     "other shim": (
         changed(set_in("subject", "installed_shim_sha256", "0" * 64)),
         "the shim that ran is not the one in the wheel",
+    ),
+    "other sources": (
+        changed(set_in("subject", "shim_build", "0" * 64)),
+        "the shim that ran was built from other sources than this tree's",
     ),
     "other kit": (changed(set_in("kit", "sha256", "0" * 64)), "another kit judged"),
     "changed kit": (changed(set_in("kit", "dirty", True)), "the kit had changes"),  # noqa: FBT003
@@ -414,7 +421,10 @@ def test_the_planted_faults_are_judged(keys: tuple[Path, Path]) -> None:
     assert faults_of(kit={"sha256": KIT}) == ["planted faults: local: the kit names no commit"]
     (fault,) = faults_of(finished="2026-11-01T00:00:00Z")
     assert fault.startswith("planted faults: local: expired: it finished on 2026-11-01")
-    assert faults_of(profile="elsewhere") == ["planted faults: elsewhere: no host of this tree has this name"]
+    assert faults_of(profile="elsewhere") == [
+        "planted faults: elsewhere: no host of this tree has this name",
+        "planted faults: elsewhere: the report does not judge this host, and so nothing that is red there",
+    ]
     assert faults_of(verdicts={"always-fails": {"AB-001": "FAIL", "AB-002": "PASS"}}) == [
         "planted faults: local: always-fails did not turn AB-002 red",
         "planted faults: 1 claims untried: CD-003 of always-fails",
@@ -428,14 +438,25 @@ def test_the_planted_faults_are_judged(keys: tuple[Path, Path]) -> None:
     assert "no account of them (ci/nox -s report -- merge REPORT --controls CONTROLS -o DIRECTORY)" in fault
 
 
+def test_a_wheel_of_another_tree_is_refused(keys: tuple[Path, Path]) -> None:
+    """Kit and faults are this tree's: a wheel from before the last change was judged by them all the same."""
+    case = replace(
+        make_case(make_report(), keys), wheel_foreign=("locald/a.py differs", "it lacks locald/b.py")
+    )
+    assert find_faults(case) == ["the wheel was not built from this tree: locald/a.py differs"]
+
+
 def test_a_fault_is_planted_where_it_can_be_seen(keys: tuple[Path, Path]) -> None:
     """What one host of the policy cannot show has to be shown on another that can; together the accounts are whole."""
     claimed = {
         name: replace(each, controls=("always-fails", "of-others")) for name, each in CATALOGUE.items()
     }
 
-    def faults_of(profiles: tuple[str, ...], *accounts: Json) -> list[str]:
-        case = make_case(make_report(controls=accounts), keys)
+    def faults_of(
+        profiles: tuple[str, ...], *accounts: Json, judged: tuple[str, ...] = ("local",)
+    ) -> list[str]:
+        runs = [run(*GREEN, profile=name) for name in judged]
+        case = make_case(make_report(*runs, controls=accounts), keys)
         found = find_faults(replace(case, catalogue=claimed, policy=replace(case.policy, profiles=profiles)))
         return [fault for fault in found if fault.startswith("planted")]
 
@@ -444,7 +465,11 @@ def test_a_fault_is_planted_where_it_can_be_seen(keys: tuple[Path, Path]) -> Non
         "planted faults: 3 claims untried: AB-001 of of-others, AB-002 of of-others, CD-003 of of-others"
     ]
     there = account(profile="vm", verdicts={"of-others": dict.fromkeys(CATALOGUE, "FAIL")})
-    assert faults_of(("local", "vm"), account(), there) == []
+    assert faults_of(("local", "vm"), account(), there, judged=("local", "vm")) == []
+    # Red there without a fault, perhaps.
+    assert faults_of(("local", "vm"), account(), there) == [
+        "planted faults: vm: the report does not judge this host, and so nothing that is red there"
+    ]
 
 
 @functools.cache

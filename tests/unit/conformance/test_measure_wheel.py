@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import hatch_build
+from conformance import provenance
 from conformance.inputs import InputError
 from conformance.measure import hosts
 
-MODULES = {"locald/__init__.py": "", "locald/cli/run.py": "x = 1\n"}
+MODULES = {"locald/__init__.py": "", "locald/cli/run.py": "x = 1\n", "locald/py.typed": ""}
 
 
 @pytest.fixture
@@ -25,14 +27,16 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_wheel(place: Path, members: Mapping[str, str]) -> Path:
     """Return a wheel with these members, and others that every wheel has."""
     with zipfile.ZipFile(place / "locald.whl", "w") as archive:
-        for name, text in {**members, "locald/py.typed": "", "locald-1.dist-info/METADATA": "x"}.items():
+        others = {"locald-1.dist-info/METADATA": "x", "locald-1.data/scripts/locald-shim": "y"}
+        for name, text in {"locald/py.typed": "", **members, **others}.items():
             archive.writestr(name, text)
     return place / "locald.whl"
 
 
 def test_the_trees_own_wheel_is_taken(tree: Path) -> None:
-    """What is no module of locald is not compared, on either side."""
-    (tree / "locald" / "notes.txt").write_text("of nobody's concern")
+    """Whoever ran it from there has left Python's own files."""
+    (tree / "locald" / "__pycache__").mkdir()
+    (tree / "locald" / "__pycache__" / "x.pyc").write_text("of nobody's concern")
 
     hosts.require_own_wheel(make_wheel(tree, MODULES))
 
@@ -43,12 +47,19 @@ def test_the_trees_own_wheel_is_taken(tree: Path) -> None:
         (MODULES | {"locald/cli/run.py": "x = 2\n"}, "locald/cli/run.py differs"),
         (MODULES | {"locald/gone.py": ""}, "locald/gone.py is not in the tree"),
         ({"locald/__init__.py": ""}, "it lacks locald/cli/run.py"),
+        (MODULES | {"locald/py.typed": "x"}, "locald/py.typed differs"),
+        (MODULES | {"other.pth": "import os"}, "other.pth is not in the tree"),
     ],
 )
 def test_a_wheel_of_another_tree_is_refused(tree: Path, members: Mapping[str, str], fault: str) -> None:
     """With a module changed, taken away since, or new since."""
     with pytest.raises(InputError, match=f"locald.whl was not built from this tree: {fault}"):
         hosts.require_own_wheel(make_wheel(tree, members))
+
+
+def test_the_build_of_this_trees_shim_is_known() -> None:
+    """Under the name that whoever builds the wheel gives it: the gate compares it with what the shim said of itself."""
+    assert provenance.digest_shim_sources() == hatch_build.source_digest(provenance.ROOT / "shim")
 
 
 def test_what_is_no_wheel_is_refused(tree: Path) -> None:

@@ -1,6 +1,7 @@
 """merge, sign and gate as they are typed, with this tree's own catalogue, tests, profiles and faults."""
 
 import datetime
+import functools
 import json
 import zipfile
 from dataclasses import replace
@@ -12,7 +13,7 @@ import vms
 from conformance import __main__ as command
 from conformance.clauses import find_modal, find_tests, read_catalogue
 from conformance.controls import claims, read_controls
-from conformance.provenance import PLANTED, describe_kit, digest_files
+from conformance.provenance import PLANTED, ROOT, describe_kit, digest_files, digest_shim_sources
 from conformance.release.commands import VALID_DAYS
 from conformance.report import Json, TestRecord, make_profile
 from conformance.runtimes import find_modes
@@ -21,6 +22,7 @@ from tests.unit.conformance import samples
 from tests.unit.conformance.samples import (
     account,
     as_bytes,
+    digest,
     make_wheel,
     proof,
     record,
@@ -30,6 +32,19 @@ from tests.unit.conformance.samples import (
 KIT_DIRECTORY = Path(command.__file__).parent
 # As a clone has it, whatever this tree is in.
 COMMITTED = {"revision": "f" * 40, "dirty": False}
+
+
+@functools.cache
+def own_wheel() -> bytes:
+    """Return a wheel with the package of this tree."""
+    paths = [path for path in sorted((ROOT / "locald").rglob("*")) if path.is_file()]
+    return make_wheel(
+        package={
+            path.relative_to(ROOT).as_posix(): path.read_bytes()
+            for path in paths
+            if "__pycache__" not in path.parts
+        }
+    )
 
 
 def judge_all(profile: str) -> list[TestRecord]:
@@ -60,7 +75,8 @@ def make_whole(profile: str, finished: str) -> Json:
     kit = {**describe_kit(), **COMMITTED}
     told = run(*judge_all(profile), profile=profile, traits=traits, kit=kit, finished=finished)
     boxed = {"box": "debian12", "box_sha256": "e" * 64} if profile != "local" else {}
-    told = replace(told, before=proofs, after=proofs, subject={**told.subject, **boxed})
+    own = {"wheel_sha256": digest(own_wheel()), "shim_build": digest_shim_sources()}
+    told = replace(told, before=proofs, after=proofs, subject={**told.subject, **boxed, **own})
     return make_profile(told, read_catalogue(), ())
 
 
@@ -79,6 +95,7 @@ def plant_all(profile: str, finished: str) -> Json:
         finished=finished,
         kit=kit,
         planted_sha256=planted,
+        wheel_sha256=digest(own_wheel()),
         verdicts=verdicts,
     )
 
@@ -100,7 +117,7 @@ def test_the_verbs_from_report_to_gate(
         accounts.append(paths[-1].with_name("controls.json"))
         accounts[-1].write_text(json.dumps(plant_all(profile, finished)))
     wheel, policy, joined = tmp_path / "x.whl", tmp_path / "policy.toml", tmp_path / "joined"
-    wheel.write_bytes(make_wheel())
+    wheel.write_bytes(own_wheel())
     policy.write_text('max_age_days = 1\nprofiles = ["local", "debian12-selinux"]\n')
     report = joined / "report.json"
     gate = ["gate", str(wheel), str(report), f"--key={keys[1]}", f"--policy={policy}"]
@@ -114,12 +131,12 @@ def test_the_verbs_from_report_to_gate(
     assert "release-gate: unsigned" in capsys.readouterr().out
     assert command.main(["sign", str(report), f"--key={keys[0]}"]) == 0
     assert command.main(gate) == 0
-    assert "release-gate: PASS: x.whl on local, debian12-selinux\n" in capsys.readouterr().out
+    assert f"release-gate: PASS: x.whl on local, debian12-selinux, by {policy}\n" in capsys.readouterr().out
     later = now + datetime.timedelta(days=VALID_DAYS + 1)
     assert command.main([*gate, f"--at={later:%Y-%m-%dT%H:%M:%SZ}"]) == 1
     assert "release-gate: expired: the statement counted until" in capsys.readouterr().out
     assert command.main([*gate, f"--at={finished}"]) == 0
-    assert f"debian12-selinux, as of {finished}\n" in capsys.readouterr().out
+    assert f"debian12-selinux, as of {finished}, by {policy}\n" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main([*gate, "--at=yesterday"])
     assert "yesterday: not a time such as 2026-11-30T12:00:00Z" in capsys.readouterr().err
@@ -135,7 +152,12 @@ def test_the_verbs_from_report_to_gate(
     assert command.main(gate) == 1
     assert "index.html beside the report is not the one that was signed" in capsys.readouterr().out
     page.write_text(good, "utf-8")
-    wheel.write_bytes(make_wheel()[:-1] + b"x")
+    # What lies beside a report is no page of it: signing makes it anew.
+    page.write_text("of another run", "utf-8")
+    assert command.main(["sign", str(report), f"--key={keys[0]}"]) == 0
+    assert command.main(gate) == 0
+    assert page.read_text("utf-8") == good
+    wheel.write_bytes(own_wheel()[:-1] + b"x")
     assert command.main(gate) == 1
     said = capsys.readouterr().out.splitlines()
     assert said[-1].startswith("release-gate: REFUSED: ")

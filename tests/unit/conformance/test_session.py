@@ -74,6 +74,18 @@ def wait(*_, **__):
         return {}
 install.install = wait
 """
+ONE_WORKER_FAILS = """
+def play(item):
+    assert os.environ["PYTEST_XDIST_WORKER"] != "gw0"
+"""
+EDITED_MEANWHILE = """
+from conformance import provenance
+digest_files = provenance.digest_files
+def digest_edited(*arguments, **named):
+    provenance.digest_files = lambda *_, **__: "f" * 64
+    return digest_files(*arguments, **named)
+provenance.digest_files = digest_edited
+"""
 INTERRUPTED_LATE = """
 import pytest
 @pytest.hookimpl(tryfirst=True)
@@ -193,6 +205,27 @@ def test_a_case_that_passes_later_stays_red(tmp_path: Path, workers: tuple[str, 
             outcomes = [attempt["outcome"] for attempt in test["attempts"]]
             assert (test["verdict"], test["passed"], outcomes) == ("FLAKY", 2, ["failed", "passed", "passed"])
     assert "FLAKY BUNDLE-001 (MUST): passed 2 of 3" in said
+
+
+@pytest.mark.spawns
+def test_a_second_result_of_a_case_takes_no_red_one_away(tmp_path: Path) -> None:
+    """Options of pytest's run each case twice, and whichever ended last would be all that is known."""
+    code, said, _ = run_kit(tmp_path, "passes", "-n2", "--dist=each", more=ONE_WORKER_FAILS)
+    profile = profile_of(tmp_path)
+
+    assert (code, profile["green"], profile["totals"]) == (1, False, {"FLAKY": 2}), said
+
+
+@pytest.mark.spawns
+def test_a_kit_that_is_edited_meanwhile_judges_nothing(tmp_path: Path) -> None:
+    """Workers read its files after the machine has booted: neither what it was nor what it is now has judged."""
+    code, said, _ = run_kit(tmp_path, "passes", more=EDITED_MEANWHILE)
+    profile = profile_of(tmp_path)
+
+    assert (code, profile["green"]) == (1, False), said
+    assert profile["errors"] == [
+        "the kit's files were changed while it ran: nobody knows which of them judged"
+    ]
 
 
 @pytest.mark.spawns

@@ -207,21 +207,22 @@ def test_the_images_stop_signal(subject: Subject, mode: Mode, image: MakeImage) 
 def test_the_users_word_counts(subject: Subject, mode: Mode, image: MakeImage) -> None:
     """-e wins over --env-file, and that and -w over the image; HOME is what the image's passwd says of its user.
 
-    Without a value -e takes the caller's, if he has one. A working directory that the image lacks is made.
+    A value ends with its line or word, whatever it holds. Without one -e takes the caller's, if he has one. A working
+    directory that the image lacks is made.
     """
     config = {
         "Entrypoint": [OBSERVE, "facts"],
-        "Env": ["WHO=image", "KEPT=yes"],
+        "Env": ["WHO=image", "KEPT=a=yes"],
         "User": "service",
         "WorkingDir": "/bin",
     }
     place = f"{HOME}/homes/plain-{subject.worker}/variables"
-    lines = "# MARK=no\\n\\nWHO=file\\nFROM=a file # and no comment\\n"
+    lines = "# MARK=no\\n\\nWHO=file\\nFROM=a=file # and no comment\\n"
     words = (
         "--env-file",
         place,
         "-e",
-        "WHO=user",
+        "WHO=a=user",
         "-e",
         "TAKEN",
         "-e",
@@ -237,7 +238,7 @@ def test_the_users_word_counts(subject: Subject, mode: Mode, image: MakeImage) -
 
     assert result.exit_code == 0, result
     seen = result.facts.environ
-    wanted = {"WHO": "user", "KEPT": "yes", "HOME": "/srv", "FROM": "a file # and no comment"}
+    wanted = {"WHO": "a=user", "KEPT": "a=yes", "HOME": "/srv", "FROM": "a=file # and no comment"}
     wanted["TAKEN"] = "the caller's"
     assert not [name for name in seen if "MARK" in name or name == "ABSENT"], seen
     assert {name: seen.get(name) for name in wanted} == wanted

@@ -54,16 +54,30 @@ def digest_files(root: Path = ROOT, trees: Sequence[str] = TREES) -> str:
     """
     whole = hashlib.sha256()
     for tree in sorted(trees):
-        top = root / tree
-        found = [top] if top.is_file() else [path for path in sorted(top.rglob("*")) if path.is_file()]
-        # Relative: what the tree lies in is no part of it.
-        files = {name: path for path in found if not MADE & set((name := path.relative_to(root)).parts)}
+        files = _list_files(root, tree)
         if not files:
-            raise InputError(f"{top}: no file of the kit")
+            raise InputError(f"{root / tree}: no file of the kit")
         for name, path in files.items():
-            if not name.as_posix().startswith(KEYS):
-                whole.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name.as_posix()}\n".encode())
+            if not name.startswith(KEYS):
+                whole.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n".encode())
     return whole.hexdigest()
+
+
+def is_unchanged(sha256: str, trees: Sequence[str] = TREES) -> bool:
+    """Tell whether the files still have the digest that was taken of them; what cannot be read has not."""
+    try:
+        return digest_files(trees=trees) == sha256
+    except (InputError, OSError):
+        return False
+
+
+def _list_files(root: Path, tree: str) -> dict[str, Path]:
+    """Return the files of a tree by their names from `root`, in order, without what Python and Vagrant leave there."""
+    top = root / tree
+    found = [top] if top.is_file() else [path for path in sorted(top.rglob("*")) if path.is_file()]
+    # Relative: what the tree lies in is no part of it.
+    names = ((path.relative_to(root), path) for path in found)
+    return {name.as_posix(): path for name, path in names if not MADE & set(name.parts)}
 
 
 def digest_shim_sources(root: Path = ROOT) -> str:
@@ -89,8 +103,7 @@ def find_foreign(wheel: Path, root: Path = ROOT) -> list[str]:
         for name, content in read_members(wheel, "*")
         if not any(fnmatchcase(name, pattern) for pattern in BESIDE)
     }
-    found = (path for path in (root / "locald").rglob("*") if path.is_file())
-    own = {path.relative_to(root).as_posix(): path for path in found if "__pycache__" not in path.parts}
+    own = _list_files(root, "locald")
     return [
         *(f"it lacks {name}" for name in sorted(own.keys() - packed.keys())),
         *(f"{name} is not in the tree" for name in sorted(packed.keys() - own.keys())),

@@ -176,7 +176,7 @@ def conclude(config: pytest.Config, controller: Controller) -> None:
         )
         # What holds by the cases that came back was not judged in full.
         controller.narrowed = True
-    if provenance.digest_files() != controller.kit["sha256"]:
+    if not provenance.is_unchanged(controller.kit["sha256"]):
         controller.errors.append(
             "the kit's files were changed while it ran: nobody knows which of them judged"
         )

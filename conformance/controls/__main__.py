@@ -185,8 +185,10 @@ def plant_all(arguments: argparse.Namespace) -> int:
 
 def is_edited(about: dict[str, Any]) -> bool:
     """Tell whether the kit, or what faults are planted into, is another than when the account was begun."""
-    now = provenance.digest_files(), provenance.digest_files(trees=provenance.PLANTED)
-    return now != (about["kit"]["sha256"], about["planted_sha256"])
+    return not (
+        provenance.is_unchanged(about["kit"]["sha256"])
+        and provenance.is_unchanged(about["planted_sha256"], provenance.PLANTED)
+    )
 
 
 def account_for(plan: Plan, verdicts: Verdicts) -> Account:

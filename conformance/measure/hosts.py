@@ -92,7 +92,7 @@ def find_faults(profile: str, known: Mapping[str, Any]) -> list[str]:
 
 
 def require_own_wheel(wheel: Path) -> None:
-    """Raise InputError unless the wheel has this tree's locald, module by module: lines are counted by number."""
+    """Raise InputError unless the wheel has this tree's locald, file by file: lines are counted by number."""
     if foreign := provenance.find_foreign(wheel, ROOT):
         raise inputs.InputError(f"{wheel.name} was not built from this tree: {foreign[0]}")
 

@@ -33,7 +33,9 @@ def find_faults(case: Case) -> list[str]:
     except ReportError as error:
         return [str(error)]
     # The kit and the faults are this tree's: what they judged of another one says nothing.
-    faults = [f"the wheel was not built from this tree: {fault}" for fault in case.wheel_foreign[:1]]
+    faults = []
+    if case.wheel_foreign:
+        faults.append(f"the wheel was not built from this tree: {shorten(case.wheel_foreign)}")
     faults += _judge_signature(case, report)
     names = [entry["profile"] for entry in report["profiles"]]
     faults += [
